@@ -1,0 +1,109 @@
+"""All that inference needs, as a folder: weights (safetensors), transform, schema and provenance (JSON). No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from aemodel.anomaly import Calibration
+from aemodel.config import ModelJob
+from aemodel.errors import BundleError, shown
+from aemodel.files import digest, read_json, whole_folder, write_json
+from aemodel.model import Autoencoder, PrincipalAxes, build
+from aemodel.transform import Transform
+
+FORMAT_VERSION = 1
+FILES = ("weights.safetensors", "calibration.safetensors", "transform.json")
+MANIFEST = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a bundle comes from: what it is called, what it was trained on, by which job and code."""
+
+    name: str
+    snapshot: str
+    job: str
+    code: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    model: Autoencoder
+    job: ModelJob
+    transform: Transform
+    calibration: Calibration
+    provenance: Provenance
+    digest: str = ""
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        return self.transform.layout.columns
+
+    def feature_names(self, prefix: str) -> tuple[str, ...]:
+        """`ae_00 …`; three digits from a hundred latents on."""
+        digits = max(2, len(str(self.model.latent_dim - 1)))
+        return tuple(f"{prefix}{i:0{digits}d}" for i in range(self.model.latent_dim))
+
+
+def save(bundle: Bundle, folder: Path) -> None:
+    """Write the bundle to `folder`, whole or not at all."""
+    with whole_folder(folder) as partial:
+        save_file({k: v.contiguous() for k, v in bundle.model.state_dict().items()}, partial / FILES[0])
+        arrays = {
+            k: np.ascontiguousarray(np.asarray(v, np.float64)) for k, v in vars(bundle.calibration).items()
+        }
+        save_arrays(arrays, partial / FILES[1])
+        write_json(partial / FILES[2], bundle.transform.to_json())
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "model": bundle.job.model_dump(mode="json"),
+            "latent_dim": bundle.model.latent_dim,
+            "provenance": vars(bundle.provenance),
+            "sha256": {name: _sha256(partial / name) for name in FILES},
+        }
+        write_json(partial / MANIFEST, manifest)
+
+
+def load(folder: Path) -> Bundle:
+    """Read a bundle, checking every file against its manifest. Raises BundleError."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise BundleError(
+                f"the bundle {shown(folder)} has format {manifest['format_version']}, this release reads {FORMAT_VERSION}: "
+                "retrain, or score with the release that wrote it"
+            )
+        for name in FILES:
+            if _sha256(folder / name) != manifest["sha256"][name]:
+                raise BundleError(f"{name} in the bundle {shown(folder)} is not the file that was saved; restore it")
+        return _loaded(folder, manifest)
+    except BundleError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{shown(folder)} is not a complete bundle ({type(error).__name__}: {error})") from None
+
+
+def _loaded(folder: Path, manifest: dict[str, Any]) -> Bundle:
+    transform = Transform.from_json(read_json(folder / FILES[2]))
+    job = ModelJob.model_validate(manifest["model"])
+    width, latent_dim = transform.layout.width, manifest["latent_dim"]
+    empty = PrincipalAxes(np.zeros(width), np.zeros((width, latent_dim)), np.zeros(latent_dim))
+    model = build(job, transform.layout, empty)
+    model.load_state_dict(load_file(folder / FILES[0]))
+    model.eval().requires_grad_(False)
+    calibration = Calibration(**load_arrays(folder / FILES[1]))
+    return Bundle(model, job, transform, calibration, Provenance(**manifest["provenance"]), digest(manifest["sha256"]))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,98 @@
+"""What can go wrong for a user. Every message says what, where and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit, urlunsplit
+
+
+class AemodelError(Exception):
+    """An error meant for a person: one line, no traceback. `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class InputError(AemodelError):
+    """The job, the data or an address is wrong; the same call will fail again until it is mended."""
+
+    exit_code = 2
+
+
+class JobError(InputError):
+    """The job file says something that cannot be meant."""
+
+
+class SnapshotError(InputError):
+    """The dataset cannot be opened or read as it stands."""
+
+
+class SnapshotChanged(SnapshotError):
+    """A file is no longer the one that was pinned at the start of the run."""
+
+
+class SchemaError(InputError):
+    """The columns do not fit together, or do not fit the job or the model."""
+
+
+class TableError(InputError):
+    """The output table cannot be written where and how the job says."""
+
+
+class TrackingServerError(InputError):
+    """The tracking server that the job names does not answer."""
+
+
+class BundleError(InputError):
+    """A bundle is incomplete, altered or of another format version."""
+
+
+class RegistryError(AemodelError):
+    """The registry refused or lost a call that a run cannot do without."""
+
+
+class TrainingError(AemodelError):
+    """A rank died, hung or diverged."""
+
+
+class PublishError(AemodelError):
+    """The staged table failed its checks; readers still see the table they saw before."""
+
+
+class GateRefused(AemodelError):
+    """The new version is registered but not promoted."""
+
+    exit_code = 3
+
+
+def shown(name: object, limit: int = 80) -> str:
+    """A name from the data as it may stand in a message: quoted, control characters escaped, cut at `limit`."""
+    text = str(name)
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"'{escaped if len(escaped) <= limit else escaped[: limit - 1] + '…'}'"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest known one, or all of them when none is close."""
+    names = [str(k) for k in known]
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if match:
+        return f"did you mean {shown(match[0])}?"
+    listed = ", ".join(shown(n) for n in names[:12]) + (" …" if len(names) > 12 else "")
+    return f"known: {listed}" if names else "none is known"
+
+
+def redacted(uri: str) -> str:
+    """The address without user, password, token or query: what may stand in logs, tags and metadata."""
+    parts = urlsplit(uri)
+    if not parts.netloc and not parts.query:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    hidden = "***@" if "@" in parts.netloc else ""
+    return urlunsplit((parts.scheme, hidden + host, parts.path, "", ""))
+
+
+def without_secrets(text: str) -> str:
+    """`text` with the user part of every address in it blotted out; for messages of other libraries."""
+    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)

@@ -1,0 +1,140 @@
+"""Streams a plan: whole batches in bounded memory, and a state from which an epoch goes on exactly."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from aemodel.errors import TrainingError
+from aemodel.layout import EncodedRows
+from aemodel.model import Batch
+from aemodel.plan import Plan, TrainingGroup, Window
+from aemodel.snapshot import Snapshot
+from aemodel.split import Split
+from aemodel.transform import Transform
+
+#: Encoded rows a rank keeps between epochs, in bytes. Row groups beyond it are decoded anew in every epoch.
+CACHE_BYTES = 256 * 2**20
+STATE_VERSION = 1
+
+
+class EncodedRowGroups:
+    """The training rows of a snapshot's row groups, encoded. Keeps the first ones read, up to `cache_bytes`."""
+
+    def __init__(self, snapshot: Snapshot, split: Split, transform: Transform, cache_bytes: int = CACHE_BYTES) -> None:
+        self.snapshot, self.split, self.transform = snapshot, split, transform
+        names = [c.column.name for c in transform.columns] + [c.name for c in split.columns]
+        self.columns = [n for n in snapshot.schema.names if n in names]
+        self.free_bytes = cache_bytes
+        self._kept: dict[TrainingGroup, EncodedRows] = {}
+        self._last: tuple[TrainingGroup, EncodedRows] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, group: TrainingGroup) -> EncodedRows:
+        with self._lock:
+            if group in self._kept:
+                return self._kept[group]
+            if self._last and self._last[0] == group:
+                return self._last[1]
+            rows = self._decoded(group)
+            if rows.nbytes <= self.free_bytes:
+                self.free_bytes -= rows.nbytes
+                self._kept[group] = rows
+            else:
+                self._last = (group, rows)
+            return rows
+
+    def _decoded(self, group: TrainingGroup) -> EncodedRows:
+        parts = []
+        for batch in self.snapshot.read(group.fragment, group.row_group, self.columns):
+            training = batch.filter(pa.array(~self.split.held_out(batch)))
+            parts.append(self.transform.apply(training))
+        rows = EncodedRows.concatenated(parts)
+        assert len(rows) == group.rows, "the split of a pinned row group gave other rows than the plan"
+        return rows
+
+
+class TrainingLoader:
+    """An iterable that Lightning can resume: each `iter` is one epoch of `len` batches for one rank.
+
+    State: version, epoch, step and the plan it belongs to. A state of another plan (world size, batch size, seed or
+    rows) is refused, because it would read some rows twice and others never.
+    """
+
+    def __init__(self, plan: Plan, rank: int, read: Callable[[TrainingGroup], EncodedRows]) -> None:
+        self.plan, self.rank, self.read = plan, rank, read
+        self.epoch, self.step = 0, 0
+
+    def __len__(self) -> int:
+        return self.plan.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as reader:
+            yield from self._epoch(reader)
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def _epoch(self, reader: ThreadPoolExecutor) -> Iterator[Batch]:
+        """Batches from `self.step` on; while one window is used the next is read."""
+        size, done = self.plan.batch_size, 0
+        waiting: list[Window] = []
+        for window in self.plan.windows(self.epoch, self.rank):
+            if done + window.steps > self.step:
+                waiting.append(window)
+            else:
+                done += window.steps
+        following: Future[EncodedRows] | None = reader.submit(self._window, waiting[0]) if waiting else None
+        for index, window in enumerate(waiting):
+            assert following is not None
+            rows = following.result()
+            last = index + 1 == len(waiting)
+            following = None if last else reader.submit(self._window, waiting[index + 1])
+            for step in range(self.step - done, window.steps):
+                self.step += 1
+                yield Batch.of(rows[step * size : (step + 1) * size])
+            done += window.steps
+
+    def _window(self, window: Window) -> EncodedRows:
+        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
+        return EncodedRows.concatenated(parts)[window.order()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"version": STATE_VERSION, "epoch": self.epoch, "step": self.step, "plan": self._plan_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("version") != STATE_VERSION or state.get("plan") != self._plan_state():
+            raise TrainingError(
+                f"the checkpoint's data position ({state.get('plan')}) does not fit this run ({self._plan_state()}): "
+                "resume with the same devices and batch size, or remove the run's checkpoints folder to start anew"
+            )
+        self.epoch, self.step = state["epoch"], state["step"]
+        if self.step >= len(self):
+            self.epoch, self.step = self.epoch + 1, 0
+
+    def _plan_state(self) -> dict[str, int]:
+        plan = self.plan
+        return {
+            "rows": plan.num_rows,
+            "world_size": plan.world_size,
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+        }
+
+
+class HeldOutLoader:
+    """Every rank's share of the held-out rows, as batches, in order."""
+
+    def __init__(self, rows: EncodedRows, rank: int, world_size: int, batch_rows: int = 8_192) -> None:
+        self.rows = rows[np.arange(rank, len(rows), world_size)]
+        self.batch_rows = batch_rows
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.rows), self.batch_rows):
+            yield Batch.of(self.rows[start : start + self.batch_rows])

@@ -1,0 +1,58 @@
+"""Peak private memory of this process and all that it starts, summed, while a block runs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+INTERVAL_SECONDS = 0.25
+
+
+@dataclass
+class Peak:
+    """`megabytes` is the greatest sum seen so far; 0 where the system does not tell."""
+
+    megabytes: float = 0.0
+
+
+@contextmanager
+def watched() -> Iterator[Peak]:
+    """Sample RssAnon (private pages, the page cache left aside) of the process tree until the block ends."""
+    peak, ended = Peak(), threading.Event()
+
+    def sample() -> None:
+        while not ended.is_set():
+            peak.megabytes = max(peak.megabytes, private_bytes(os.getpid()) / 2**20)
+            ended.wait(INTERVAL_SECONDS)
+
+    thread = threading.Thread(target=sample, name="memory", daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def private_bytes(pid: int) -> int:
+    """RssAnon of a process and its descendants in bytes; 0 where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    sizes: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (entry / "status").read_text()
+        except OSError:  # it has ended meanwhile
+            continue
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        children.setdefault(int(fields["PPid"]), []).append(int(entry.name))
+        sizes[int(entry.name)] = int(fields.get("RssAnon", "0 kB").split()[0]) * 1024
+    total, waiting = 0, [pid]
+    while waiting:
+        current = waiting.pop()
+        total += sizes.get(current, 0)
+        waiting += children.get(current, [])
+    return total

@@ -1,0 +1,124 @@
+"""The steps that write a table with a registered version: score, publish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+
+from aemodel import bundle
+from aemodel.config import Job
+from aemodel.errors import SchemaError, TableError, shown
+from aemodel.files import digest, write_json
+from aemodel.pipeline.references import PublishedTable, StagedTable, code_version
+from aemodel.publish import MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
+from aemodel.registry import Registry, Version
+from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragment
+from aemodel.snapshot import Snapshot, local_path, open_snapshot
+
+log = logging.getLogger("aemodel")
+
+#: The strangest rows of a table that its manifest names.
+NUM_STRANGEST = 5
+
+
+def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
+    """The table that the job publishes to. Raises TableError if it may not lie there or a column exists already."""
+    table = Table.open(job.output_uri, local_path(job.dataset.uri) if _is_plain(job.dataset.uri) else Path(snapshot.base))
+    digits = max(2, len(str(latent_dim - 1)))
+    prefix = job.output.prefix
+    names = [f"{prefix}{i:0{digits}d}" for i in range(latent_dim)]
+    names += [f"{prefix}{n}" for n in ("error", "error_rank", "reason_1", "reason_2", "reason_3", "model_version")]
+    taken = [n for n in names if n in snapshot.schema.names]
+    if taken:
+        raise TableError(
+            f"the output column {shown(taken[0])} exists in the dataset already; set output.prefix to another than '{prefix}'"
+        )
+    return table
+
+
+def champion_version(job: Job, work: Path) -> Version | None:
+    """The version that the job's alias names now; everything afterwards uses its number."""
+    return Registry(job.registry, work).resolve(job.name, job.registry.alias)
+
+
+def score(job: Job, version: str, work: Path) -> StagedTable:
+    """Score every row of the job's dataset with a version and stage the table. Readers see nothing of it yet."""
+    registry = Registry(job.registry, work)
+    folder = registry.fetch(Version(job.name, version, ""))
+    scorer = Scorer(bundle.load(folder), job.output.prefix, version)
+    snapshot = open_snapshot(job.dataset.uri)
+    scorer.check_columns(snapshot.schema)
+    carried = carried_columns(job, snapshot)
+    table = check_output(job, snapshot, scorer.bundle.model.latent_dim)
+    recipe = digest([scorer.bundle.digest, job.name, version, job.output.prefix, carried, code_version()])
+    key = digest([snapshot.digest, recipe])
+    current = table.current
+    if current is not None and current.key == key:
+        return StagedTable(str(table.root), key, False, current.rows, 0.0)
+    began = time.perf_counter()
+    with table.lock():
+        staging = table.begin(key)
+        strangest = Strangest(NUM_STRANGEST, snapshot.schema.names, job.output.prefix)
+        parts = [_score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe) for i in range(len(snapshot.fragments))]
+        found = tuple(asdict(r) for r in strangest.rows())
+        manifest = Manifest(key, job.name, version, snapshot.digest, recipe, tuple(parts), strangest=found)
+        write_json(staging / MANIFEST, asdict(manifest))
+    seconds = time.perf_counter() - began
+    log.info("scored %s rows with version %s in %.1f s", f"{manifest.rows:,}", version, seconds)
+    return StagedTable(str(table.root), key, True, manifest.rows, seconds)
+
+
+def _score_part(
+    table: Table,
+    staging: Path,
+    scorer: Scorer,
+    snapshot: Snapshot,
+    index: int,
+    carried: tuple[str, ...],
+    strangest: Strangest,
+    recipe: str,
+) -> Part:
+    fragment = snapshot.fragments[index]
+    source = digest([fragment.path, fragment.size, fragment.footer, recipe])
+    target = staging / fragment.path
+    kept = table.reusable(source, fragment.path)
+    if kept is not None:
+        link_part(kept, target)
+        return Part(fragment.path, fragment.num_rows, source)
+    schema = pa.schema([*(snapshot.schema.field(c) for c in carried), *scorer.schema])
+    write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
+    finite = [*scorer.features, f"{scorer.prefix}error", f"{scorer.prefix}error_rank"]
+    check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, finite)
+    return Part(fragment.path, fragment.num_rows, source)
+
+
+def carried_columns(job: Job, snapshot: Snapshot) -> tuple[str, ...]:
+    """The input columns that go to the output: the keys, or all; hive partitions stay in the path."""
+    missing = [k for k in job.dataset.key if k not in snapshot.schema.names]
+    if missing:
+        raise SchemaError(f"dataset.key names {shown(missing[0])}, which is not a column of the dataset")
+    everything = job.output.columns == "all" or not job.dataset.key
+    names = snapshot.schema.names if everything else job.dataset.key
+    return tuple(n for n in names if n not in snapshot.partition_columns)
+
+
+def publish(staged: StagedTable) -> PublishedTable:
+    """Switch readers to a staged table at once. Again, or after a crash, it finds its own commit and does nothing."""
+    table = Table(Path(staged.root))
+    with table.lock():
+        current = table.current
+        if current is None or current.key != staged.key:
+            manifest = Manifest.load(table.staging(staged.key) / MANIFEST)
+            current = table.commit(manifest)
+    strangest = tuple(StrangeRow.from_json(r) for r in current.strangest)
+    return PublishedTable(
+        str(table.path), current.table_version, current.rows, staged.changed, current.model, current.model_version, strangest
+    )
+
+
+def _is_plain(uri: str) -> bool:
+    return not any(c in uri for c in "*?[")

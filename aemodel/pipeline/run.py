@@ -1,0 +1,155 @@
+"""The order of the steps, once, for the command line and for Prefect; and what a run has to say at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aemodel import memory
+from aemodel.config import Job
+from aemodel.errors import RegistryError, shown
+from aemodel.pipeline.applying import champion_version, publish, score
+from aemodel.pipeline.learning import evaluate_and_register, prepare_run, train, write_report
+from aemodel.pipeline.references import PublishedTable, RegisteredVersion, StagedTable, TrainedRun
+
+T = TypeVar("T")
+#: Runs one step; Prefect's flows give one that makes a task of it.
+Call = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did. Fields of stages that did not run are None; `changed` is False where the table stood already."""
+
+    model: str
+    model_version: str
+    table: str | None = None
+    table_version: int | None = None
+    rows: int | None = None
+    changed: bool | None = None
+    r2: float | None = None
+    r2_pca: float | None = None
+    gate: dict[str, Any] | None = None
+    alias: str | None = None
+    report: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    train_rows_per_second: dict[str, float] | None = None
+    score_rows_per_second: float | None = None
+    peak_memory_mb: float = 0.0
+    strangest: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        return self.gate is not None and not self.gate["passed"]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _directly(step: Callable[..., T], *references: Any) -> T:
+    return step(*references)
+
+
+class _Timed:
+    """Calls steps and keeps the seconds each took."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.seconds = call, dict[str, float]()
+
+    def __call__(self, name: str, step: Callable[..., T], *references: Any) -> T:
+        began = time.perf_counter()
+        try:
+            return self.call(step, *references)  # type: ignore[no-any-return]
+        finally:
+            self.seconds[name] = round(time.perf_counter() - began, 3)
+
+
+def run(job: Job, work: Path, call: Call = _directly) -> Outcome:
+    """All steps. A version that the gate refuses is registered and not promoted; the champion, if any, scores."""
+    with memory.watched() as peak:
+        step = _Timed(call)
+        learned = _learn(job, work, step)
+        version = learned["version"]
+        scoring = version.version if version.passed else _champion_number(job, work)
+        applied = _apply(job, work, step, scoring) if scoring else {}
+        return _outcome(job, step, peak, learned, applied)
+
+
+def run_train(job: Job, work: Path, call: Call = _directly) -> Outcome:
+    """Learn and register, without writing a table."""
+    with memory.watched() as peak:
+        step = _Timed(call)
+        return _outcome(job, step, peak, _learn(job, work, step), {})
+
+
+def run_score(job: Job, work: Path, call: Call = _directly) -> Outcome:
+    """Score with the version that the job's alias names, pinned at the start."""
+    with memory.watched() as peak:
+        step = _Timed(call)
+        scoring = _champion_number(job, work)
+        if scoring is None:
+            raise NoVersion(
+                f"no version of {shown(job.name)} has the alias {shown(job.registry.alias)}: train one first "
+                "(aemodel train), or check the job's name and registry"
+            )
+        return _outcome(job, step, peak, {}, _apply(job, work, step, scoring))
+
+
+def run_report(job: Job, work: Path, call: Call = _directly) -> Outcome:
+    """The report once more, of a run that is done; what is not done yet is done first."""
+    return run_train(job, work, call)
+
+
+class NoVersion(RegistryError):
+    """There is nothing to score with: the job names a model or alias that the registry does not hold."""
+
+    exit_code = 2
+
+
+def _learn(job: Job, work: Path, step: _Timed) -> dict[str, Any]:
+    prepared = step("prepare", prepare_run, job, work)
+    trained = step("train", train, prepared, job, work)
+    version = step("evaluate", evaluate_and_register, trained, job, work)
+    report = step("report", write_report, version, job, work, dict(step.seconds))
+    return {"trained": trained, "version": version, "report": report}
+
+
+def _apply(job: Job, work: Path, step: _Timed, version: str) -> dict[str, Any]:
+    staged = step("score", score, job, version, work)
+    return {"staged": staged, "published": step("publish", publish, staged)}
+
+
+def _champion_number(job: Job, work: Path) -> str | None:
+    champion = champion_version(job, work)
+    return champion.number if champion else None
+
+
+def _outcome(job: Job, step: _Timed, peak: memory.Peak, learned: dict[str, Any], applied: dict[str, Any]) -> Outcome:
+    version: RegisteredVersion | None = learned.get("version")
+    trained: TrainedRun | None = learned.get("trained")
+    staged: StagedTable | None = applied.get("staged")
+    published: PublishedTable | None = applied.get("published")
+    scored_with = published.model_version if published else ""
+    return Outcome(
+        model=job.name,
+        model_version=version.version if version else scored_with,
+        table=published.path if published else None,
+        table_version=published.table_version if published else None,
+        rows=published.rows if published else None,
+        changed=published.changed if published else None,
+        r2=version.r2 if version else None,
+        r2_pca=version.r2_pca if version else None,
+        gate={"passed": version.passed, "reasons": list(version.reasons)} if version else None,
+        alias=version.alias if version else None,
+        report=str(learned["report"]) if learned else None,
+        seconds={**step.seconds, "total": round(sum(step.seconds.values()), 3)},
+        train_rows_per_second=(
+            {"first_epoch": trained.rows_per_second_first, "steady": trained.rows_per_second} if trained else None
+        ),
+        score_rows_per_second=staged.rows / staged.seconds if staged and staged.seconds else None,
+        peak_memory_mb=round(peak.megabytes, 1),
+        strangest=tuple(asdict(r) for r in published.strangest) if published else (),
+    )

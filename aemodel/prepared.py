@@ -1,0 +1,237 @@
+"""What a run knows before it trains: schema, split, statistics, transform, principal axes, held-out rows.
+
+Two passes over the data: one for statistics (training rows only) and the held-out rows, one over encoded rows
+for the Gram matrix. The result is a folder; ranks and later steps read it, nobody changes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aemodel import pca, split
+from aemodel.config import DatasetJob, Job
+from aemodel.errors import SchemaError, SnapshotError, redacted, shown
+from aemodel.files import read_json, whole_folder, write_json
+from aemodel.layout import EncodedRows
+from aemodel.loader import EncodedRowGroups
+from aemodel.model import PrincipalAxes
+from aemodel.plan import TrainingGroup
+from aemodel.schema import Column, LeftOut, TableSchema, decide
+from aemodel.snapshot import Snapshot
+from aemodel.split import Split
+from aemodel.statistics import Statistics, row_priorities
+from aemodel.transform import Transform, fit, rare_levels
+
+log = logging.getLogger("aemodel")
+
+#: Held-out rows that are kept for validation, the gate and the report: a uniform sample where there are more.
+HELD_OUT_ROWS = 65_536
+HELD_OUT_CELLS = 16_777_216
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`held_out` are raw rows (inputs, label, keys); `num_held_out` counts all rows on that side of the split."""
+
+    schema: TableSchema
+    split: Split
+    transform: Transform
+    pca: PrincipalAxes
+    groups: tuple[TrainingGroup, ...]
+    held_out: pa.Table
+    num_held_out: int
+    held_out_is_training: bool
+    statistics: dict[str, Any]
+    nulled: dict[str, int]
+
+    @property
+    def num_training(self) -> int:
+        return sum(g.rows for g in self.groups)
+
+    def encoded_held_out(self, transform: Transform) -> EncodedRows:
+        """The held-out rows through any transform, so that another version can be measured on the same rows."""
+        batches = self.held_out.combine_chunks().to_batches(max_chunksize=65_536)
+        return EncodedRows.concatenated([transform.apply(b) for b in batches])
+
+    def save(self, folder: Path) -> None:
+        with whole_folder(folder) as partial:
+            write_json(partial / "transform.json", self.transform.to_json())
+            write_json(partial / "statistics.json", self.statistics)
+            pca.save(self.pca, partial / "pca.safetensors")
+            pq.write_table(self.held_out, partial / "held_out.parquet")
+            state = {
+                "schema": asdict(self.schema),
+                "split": asdict(self.split),
+                "groups": [[g.fragment, g.row_group, g.rows] for g in self.groups],
+                "num_held_out": self.num_held_out,
+                "held_out_is_training": self.held_out_is_training,
+                "nulled": self.nulled,
+            }
+            write_json(partial / "prepared.json", state)
+
+    @classmethod
+    def load(cls, folder: Path) -> Prepared:
+        state = read_json(folder / "prepared.json")
+        return cls(
+            schema=_schema_from(state["schema"]),
+            split=Split(**{**state["split"], "columns": tuple(Column(**c) for c in state["split"]["columns"])}),
+            transform=Transform.from_json(read_json(folder / "transform.json")),
+            pca=pca.load(folder / "pca.safetensors"),
+            groups=tuple(TrainingGroup(*g) for g in state["groups"]),
+            held_out=pq.read_table(folder / "held_out.parquet", partitioning=None),
+            num_held_out=state["num_held_out"],
+            held_out_is_training=state["held_out_is_training"],
+            statistics=read_json(folder / "statistics.json"),
+            nulled=state["nulled"],
+        )
+
+
+def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
+    """The schema of a pinned dataset, from its types and a sample. Raises SnapshotError, JobError or SchemaError."""
+    if snapshot.num_rows == 0:
+        raise SnapshotError(f"{shown(redacted(snapshot.uri))} holds no rows: there is nothing to learn from")
+    return decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
+
+
+def prepare(job: Job, snapshot: Snapshot, schema: TableSchema) -> Prepared:
+    """Fit everything that is fitted before training. Raises SnapshotError or SchemaError."""
+    chosen = _with_threshold(split.split_for(job.dataset.split, schema, snapshot.schema), snapshot)
+    statistics, groups, held_out, num_held_out = _first_pass(snapshot, schema, chosen)
+    if not groups:
+        raise SchemaError(f"none of {snapshot.num_rows} rows is left to train on; add rows or lower split.holdout")
+    reasons = statistics.unusable()
+    reasons |= {k: v for k, v in rare_levels(statistics).items() if k not in reasons}
+    schema = schema.without(reasons, snapshot.schema)
+    for name in reasons:
+        del statistics.columns[name]
+    transform = fit(statistics, job.model.effective_scaling)
+    log.info(
+        "inputs: %d columns in %d dimensions, %d left out; %s training rows, %s held out",
+        len(schema.inputs),
+        transform.layout.width,
+        len(schema.left_out),
+        f"{statistics.rows:,}",
+        f"{num_held_out:,}",
+    )
+    read = EncodedRowGroups(snapshot, chosen, transform, cache_bytes=0)
+    nulled = np.zeros(len(schema.inputs), np.int64)
+
+    def encoded() -> Any:
+        for group in _spread(groups, pca.GRAM_ROWS):
+            rows = read(group)
+            np.add(nulled, rows.nulled, out=nulled)
+            yield rows
+
+    axes = pca.principal_axes(transform.layout, encoded(), job.model.latent_dim)
+    if axes.axes.shape[1] < job.model.latent_dim:
+        log.info("latent_dim is %d: the inputs have only %d dimensions", axes.axes.shape[1], transform.layout.width)
+    prepared = Prepared(
+        schema,
+        chosen,
+        transform,
+        axes,
+        tuple(groups),
+        held_out if held_out.num_rows else _first_rows(snapshot, schema, held_out.schema),
+        num_held_out,
+        held_out.num_rows == 0,
+        statistics.summary(),
+        {name: int(n) for name, n in zip(schema.names, nulled, strict=True)},
+    )
+    return prepared
+
+
+def _first_pass(
+    snapshot: Snapshot, schema: TableSchema, chosen: Split
+) -> tuple[Statistics, list[TrainingGroup], pa.Table, int]:
+    statistics = Statistics(schema.inputs)
+    kept = _kept_columns(snapshot, schema)
+    wanted = {*kept, *(c.name for c in chosen.columns)}
+    columns = [n for n in snapshot.schema.names if n in wanted]
+    held_out = _HeldOut(pa.schema([snapshot.schema.field(n) for n in kept]))
+    groups = []
+    for fragment, group, _ in snapshot.row_groups():
+        begin = training = 0
+        for batch in snapshot.read(fragment, group, columns):
+            held = chosen.held_out(batch)
+            priorities = row_priorities(fragment, group, np.arange(begin, begin + batch.num_rows))
+            statistics.update(batch.filter(pa.array(~held)), priorities[~held])
+            held_out.add(batch.select(kept).filter(pa.array(held)), priorities[held])
+            begin, training = begin + batch.num_rows, training + int((~held).sum())
+        if training:
+            groups.append(TrainingGroup(fragment, group, training))
+    return statistics, groups, held_out.table(), held_out.seen
+
+
+class _HeldOut:
+    """The held-out rows of lowest priority, up to a bound."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema, self.seen = schema, 0
+        elements = sum(f.type.list_size if pa.types.is_fixed_size_list(f.type) else 1 for f in schema)
+        self.limit = max(1_024, min(HELD_OUT_ROWS, HELD_OUT_CELLS // max(1, elements)))
+        self.batches: list[pa.RecordBatch] = []
+        self.priorities: list[np.ndarray] = []
+
+    def add(self, batch: pa.RecordBatch, priorities: np.ndarray) -> None:
+        self.seen += len(priorities)
+        self.batches.append(batch)
+        self.priorities.append(priorities)
+        if sum(map(len, self.priorities)) > 2 * self.limit:
+            self._prune()
+
+    def _prune(self) -> None:
+        rows, priorities = pa.Table.from_batches(self.batches, self.schema), np.concatenate(self.priorities)
+        if len(priorities) > self.limit:
+            keep = np.sort(np.argpartition(priorities, self.limit)[: self.limit])
+            rows, priorities = rows.take(pa.array(keep)), priorities[keep]
+        self.batches, self.priorities = rows.to_batches(), [priorities]
+
+    def table(self) -> pa.Table:
+        if self.batches:
+            self._prune()
+        return pa.Table.from_batches(self.batches, self.schema)
+
+
+def _kept_columns(snapshot: Snapshot, schema: TableSchema) -> list[str]:
+    kept = {*schema.names, *schema.keys, *([schema.label] if schema.label else [])}
+    return [n for n in snapshot.schema.names if n in kept]
+
+
+def _first_rows(snapshot: Snapshot, schema: TableSchema, types: pa.Schema) -> pa.Table:
+    """For a table too small to hold a row out: its own rows, so that every later step has some to look at."""
+    sample = snapshot.sample(snapshot.schema.names, rows=1_024)
+    return pa.Table.from_batches(sample).select(_kept_columns(snapshot, schema)).cast(types)
+
+
+def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:
+    if chosen.by != "time":
+        return chosen
+    column = chosen.columns[0]
+    sample: list[np.ndarray] = []
+    for fragment, group, _ in snapshot.row_groups():
+        for batch in snapshot.read(fragment, group, [column.name]):
+            sample.append(np.asarray(column.cells(batch.column(0))))
+    return replace(chosen, threshold=split.time_threshold(np.concatenate(sample), chosen.holdout))
+
+
+def _spread(groups: Sequence[TrainingGroup], rows: int) -> list[TrainingGroup]:
+    """Row groups evenly over the table, about `rows` rows in all."""
+    total = sum(g.rows for g in groups)
+    return list(groups[:: max(1, total // rows)])
+
+
+def _schema_from(state: dict[str, Any]) -> TableSchema:
+    return TableSchema(
+        tuple(Column(**c) for c in state["inputs"]),
+        tuple(LeftOut(**c) for c in state["left_out"]),
+        tuple(state["keys"]),
+        state["label"],
+    )

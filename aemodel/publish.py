@@ -1,0 +1,220 @@
+"""The output table: immutable snapshots, a `current` link, and a switch that is seen whole or not at all.
+
+    <uri>/snapshots/000001-1f3a…/month=01/part-0.parquet    complete, never changed afterwards
+    <uri>/snapshots/000001-1f3a…/_manifest.json             what it holds and what it was made of
+    <uri>/current -> snapshots/000001-1f3a…                 replaced in one step
+
+Readers open `<uri>/current`. A table's key names its input, model and settings: the same key again is the same
+table, and nothing is written. Files whose input did not change are hard links to the last snapshot's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from aemodel.errors import PublishError, TableError, redacted, shown
+from aemodel.files import read_json, sync_file, sync_folder, write_json
+
+MANIFEST = "_manifest.json"
+CURRENT = "current"
+#: Another writer of the same table is waited for this long, in seconds.
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One output file: where, how many rows, and the digest of the input and model it was made of."""
+
+    path: str
+    rows: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    key: str
+    model: str
+    model_version: str
+    snapshot: str
+    recipe: str
+    parts: tuple[Part, ...]
+    table_version: int = 0
+    strangest: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def rows(self) -> int:
+        return sum(p.rows for p in self.parts)
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        try:
+            state = read_json(path)
+            return cls(**{**state, "parts": tuple(Part(**p) for p in state["parts"]), "strangest": tuple(state["strangest"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise TableError(f"{shown(path)} is damaged ({error}); point `current` at an older snapshot") from None
+
+
+class Table:
+    """A published table on a local (or mounted) file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def open(cls, uri: str, dataset: Path | None) -> Table:
+        """Check where a job wants its output. `dataset` is the input's local path. Raises TableError."""
+        if "://" in uri and not uri.startswith("file://"):
+            raise TableError(
+                f"output.uri {shown(redacted(uri))}: format parquet publishes to a local or mounted folder; give such a path"
+            )
+        root = Path(uri.removeprefix("file://")).expanduser().resolve()
+        if dataset is not None:
+            folder = dataset if dataset.is_dir() else dataset.parent
+            if root == dataset or (dataset.is_dir() and root.is_relative_to(folder)):
+                raise TableError(f"output.uri {shown(root)} lies inside the dataset {shown(dataset)}; choose another folder")
+            if dataset.is_relative_to(root):
+                raise TableError(f"the dataset {shown(dataset)} lies inside output.uri {shown(root)}; choose another folder")
+        if root.exists() and not root.is_dir():
+            raise TableError(f"output.uri {shown(root)} is a file; choose a folder")
+        foreign = [p.name for p in root.iterdir() if p.name not in (CURRENT, "snapshots") and p.name[0] != "."] if root.exists() else []
+        if foreign and not (root / CURRENT).is_symlink():
+            raise TableError(f"output.uri {shown(root)} holds other files ({shown(foreign[0])}); choose an empty folder")
+        return cls(root)
+
+    @property
+    def current(self) -> Manifest | None:
+        """The manifest of what readers see, None before the first publish."""
+        path = self.root / CURRENT / MANIFEST
+        return Manifest.load(path) if path.exists() else None
+
+    @property
+    def path(self) -> Path:
+        return self.root / CURRENT
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One writer at a time; the lock of a killed writer is released by the system. Raises TableError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".lock", timeout=LOCK_SECONDS):
+                yield
+        except Timeout:
+            raise TableError(f"another run is writing {shown(self.root)}; try again when it is done") from None
+        except PermissionError as error:
+            raise TableError(f"output.uri {shown(self.root)} cannot be written: {error.strerror}; choose another") from None
+
+    def staging(self, key: str) -> Path:
+        return self.root / f".staging-{key[:16]}"
+
+    def begin(self, key: str) -> Path:
+        """An empty staging folder; what a killed run left behind is removed. Hold the lock."""
+        for leftover in self.root.glob(".staging-*"):
+            shutil.rmtree(leftover)
+        staging = self.staging(key)
+        staging.mkdir(parents=True)
+        return staging
+
+    def reusable(self, source: str, path: str) -> Path | None:
+        """The current file at `path`, if it was made of the same input, model and settings."""
+        current = self.current
+        held = current and any(p.path == path and p.source == source for p in current.parts)
+        return self.root / CURRENT / path if held else None
+
+    def commit(self, manifest: Manifest) -> Manifest:
+        """Make a staged table the current one; if it already is, nothing happens. Hold the lock."""
+        current = self.current
+        if current is not None and current.key == manifest.key:
+            shutil.rmtree(self.staging(manifest.key), ignore_errors=True)
+            return current
+        manifest = Manifest(**{**vars(manifest), "table_version": (current.table_version if current else 0) + 1})
+        staging = self.staging(manifest.key)
+        for part in manifest.parts:
+            if not (staging / part.path).is_file():
+                raise PublishError(f"{shown(part.path)} was staged and is gone; run again")
+        write_json(staging / MANIFEST, asdict(manifest))
+        for folder in [staging, *(p for p in staging.rglob("*") if p.is_dir())]:
+            sync_folder(folder)
+        name = f"{manifest.table_version:06d}-{manifest.key[:12]}"
+        target = self.root / "snapshots" / name
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():  # a killed run got this far, and `current` never pointed there
+            shutil.rmtree(target)
+        os.rename(staging, target)
+        sync_folder(target.parent)
+        link = self.root / f".{CURRENT}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("snapshots") / name)
+        os.replace(link, self.root / CURRENT)
+        sync_folder(self.root)
+        return manifest
+
+
+def write_part(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Write one file of the staged table, durable when it returns. The number of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    sync_file(path)
+    return rows
+
+
+def link_part(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.link(source, path)
+
+
+def check_part(path: Path, expected: Iterable[pa.RecordBatch], rows: int, finite: Sequence[str]) -> None:
+    """Read a staged file back: the same rows, the carried columns cell by cell, finite features.
+
+    `expected` are the carried columns of the input, in order. Raises PublishError.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if file.metadata.num_rows != rows:
+            raise PublishError(f"{shown(path.name)} has {file.metadata.num_rows} rows where the input has {rows}")
+        for batch in file.iter_batches(columns=list(finite)):
+            for name in finite:
+                column = batch.column(name)
+                if column.null_count or not pc.all(pc.is_finite(column)).as_py():
+                    raise PublishError(f"{shown(path.name)}: column {shown(name)} is not finite throughout")
+        begin = 0
+        carried: pa.Table | None = None
+        for batch in expected:
+            if not batch.num_columns:
+                return
+            carried = carried or file.read(columns=batch.schema.names)
+            for name in batch.schema.names:
+                written = carried.column(name).slice(begin, batch.num_rows).combine_chunks()
+                if not _same(written, batch.column(name)):
+                    raise PublishError(f"{shown(path.name)}: column {shown(name)} is not the input's, from row {begin}")
+            begin += batch.num_rows
+
+
+def _same(a: pa.Array, b: pa.Array) -> bool:
+    """Equal cell by cell, a NaN equal to a NaN."""
+    if isinstance(a, pa.ChunkedArray):
+        a = a.combine_chunks()
+    if a.type != b.type:
+        a = a.cast(b.type)
+    if a.equals(b):
+        return True
+    if pa.types.is_floating(a.type):
+        nulls = a.is_null().equals(b.is_null())
+        return nulls and bool(np.array_equal(a.to_numpy(False), b.to_numpy(False), equal_nan=True))
+    if pa.types.is_fixed_size_list(a.type) or pa.types.is_list(a.type):
+        return len(a) == len(b) and a.is_null().equals(b.is_null()) and _same(a.flatten(), b.flatten())
+    return False

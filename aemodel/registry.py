@@ -1,0 +1,271 @@
+"""The model registry: runs, versions, aliases. The only module that knows MLflow (with `pyfunc_model`).
+
+Metrics that cannot be logged never fail a run. A version that cannot be registered always does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from aemodel.bundle import Bundle
+from aemodel.config import RegistryJob
+from aemodel.errors import RegistryError, TrackingServerError, redacted, shown, without_secrets
+from aemodel.transform import ColumnTransform
+
+# A dead server would otherwise be asked for minutes by every single call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_DISABLE_ENV_CREATION", "true")
+
+import mlflow  # noqa: E402  (after its settings)
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.models import ModelSignature  # noqa: E402
+from mlflow.types.schema import Array, ColSpec, DataType, Schema  # noqa: E402
+
+log = logging.getLogger("aemodel")
+
+KEY_TAG = "aemodel.key"
+CHALLENGER = "challenger"
+#: What a registered version needs to load and predict; the versions are those that wrote it.
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "pydantic",
+    "PyYAML",
+)
+PING_SECONDS = 5.0
+PING_ATTEMPTS = 3
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Version:
+    name: str
+    number: str
+    run_id: str
+
+
+class Registry:
+    """A connection to the job's tracking server, or to the SQLite file in the work folder."""
+
+    def __init__(self, job: RegistryJob, work: Path) -> None:
+        self.job, self.work = job, work.resolve()
+        self.embedded = job.tracking_uri is None
+        self.uri = job.tracking_uri or f"sqlite:///{self.work / 'mlflow.db'}"
+        if self.uri.startswith(("http://", "https://")):
+            _ping(self.uri)
+        mlflow.set_tracking_uri(self.uri)
+        self.client = MlflowClient(self.uri)
+        if self.embedded:
+            self.work.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.work / ".mlflow.lock"):  # two processes may not create its tables at once
+                self._call("open the registry", lambda: self.client.search_experiments(max_results=1))
+
+    def start_run(self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The id of the run for `key`; a run that was cut short is taken up again."""
+        experiment = self._experiment(name)
+        found = self._call(
+            "search runs",
+            lambda: self.client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1),
+        )
+        if found:
+            return str(found[0].info.run_id)
+        run = self._call("create a run", lambda: self.client.create_run(experiment, tags={**tags, KEY_TAG: key}))
+        entries = [Param(k, str(v)[:250]) for k, v in params.items()]
+        self._try("log parameters", lambda: self.client.log_batch(run.info.run_id, params=entries))
+        return str(run.info.run_id)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        now = int(time.time() * 1000)
+        entries = [Metric(k, float(v), now, step) for k, v in metrics.items()]
+        self._try("log metrics", lambda: self.client.log_batch(run_id, metrics=entries))
+
+    def log_dataset(self, run_id: str, name: str, uri: str, digest: str, rows: int, columns: Sequence[str]) -> None:
+        """The pinned snapshot as the run's dataset, under its own digest (MLflow keeps 36 characters)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        schema = '{"columns": ' + str(len(columns)) + "}"
+        dataset = Dataset(name, digest[:32], "local", f'{{"uri": "{redacted(uri)}"}}', schema, f'{{"num_rows": {rows}}}')
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        self._try("log the dataset", lambda: self.client.log_inputs(run_id, inputs))
+
+    def log_file(self, run_id: str, path: Path) -> None:
+        self._try("log a file", lambda: self.client.log_artifact(run_id, str(path)))
+
+    def register(
+        self, run_id: str, name: str, key: str, bundle: Bundle, folder: Path, prefix: str, tags: Mapping[str, str]
+    ) -> Version:
+        """Register the bundle in `folder` as a version of `name`, once for a key however often it is called."""
+        known = self._version_of(name, key)
+        if known:
+            return known
+        uri = self._call("upload the model", lambda: self._upload(run_id, bundle, folder, prefix))
+        self._call("register the model", lambda: self._ensure_model(name))
+        made = self._call(
+            "register a version",
+            lambda: self.client.create_model_version(name, uri, run_id, tags={**tags, KEY_TAG: key}),
+        )
+        return Version(name, str(made.version), run_id)
+
+    def finish(self, run_id: str, failed: bool = False) -> None:
+        self._try("end the run", lambda: self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED"))
+
+    def resolve(self, name: str, alias: str) -> Version | None:
+        """The version that an alias names now, pinned by its number; None where there is none."""
+        try:
+            found = self._call("resolve an alias", lambda: self.client.get_model_version_by_alias(name, alias))
+        except RegistryError as error:
+            if isinstance(error.__cause__, MlflowException) and error.__cause__.error_code in (
+                "RESOURCE_DOES_NOT_EXIST",
+                "INVALID_PARAMETER_VALUE",
+            ):
+                return None
+            raise
+        return Version(name, str(found.version), str(found.run_id))
+
+    def fetch(self, version: Version) -> Path:
+        """A version's bundle folder on this machine, downloaded once."""
+        from mlflow.artifacts import download_artifacts
+
+        target = self.work / "models" / version.name / version.number
+        found = [p.parent for p in target.rglob("bundle.json")] if target.exists() else []
+        if not found:
+            uri = f"models:/{version.name}/{version.number}"
+            target.mkdir(parents=True, exist_ok=True)
+            self._call("download the model", lambda: download_artifacts(uri, dst_path=str(target)))
+            found = [p.parent for p in target.rglob("bundle.json")]
+        if not found:
+            raise RegistryError(f"version {version.number} of {shown(version.name)} holds no bundle; register it again")
+        return found[0]
+
+    def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._call("tag a version", lambda k=key, v=value: self.client.set_model_version_tag(version.name, version.number, k, v))
+
+    def promote(self, version: Version, expected: Version | None) -> bool:
+        """Point the job's alias at `version` if it still names `expected`; False if another run was faster."""
+        with FileLock(self.work / ".promote.lock"):
+            if self.resolve(version.name, self.job.alias) not in (expected, version):
+                return False
+            self._call("promote", lambda: self.client.set_registered_model_alias(version.name, self.job.alias, version.number))
+            challenger = self.resolve(version.name, CHALLENGER)
+            if challenger == version:
+                self._call("promote", lambda: self.client.delete_registered_model_alias(version.name, CHALLENGER))
+        return True
+
+    def challenge(self, version: Version) -> None:
+        """Mark the newest version that is not promoted."""
+        self._call("set an alias", lambda: self.client.set_registered_model_alias(version.name, CHALLENGER, version.number))
+
+    def _experiment(self, name: str) -> str:
+        found = self._call("look up the experiment", lambda: self.client.get_experiment_by_name(name))
+        if found is None:
+            root = (self.work / "mlartifacts").as_uri() if self.embedded else None
+            return str(self._call("create the experiment", lambda: self.client.create_experiment(name, root)))
+        if found.lifecycle_stage == "deleted":
+            self._call("restore the experiment", lambda: self.client.restore_experiment(found.experiment_id))
+        return str(found.experiment_id)
+
+    def _upload(self, run_id: str, bundle: Bundle, folder: Path, prefix: str) -> str:
+        package = Path(__file__).parent
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(package / "pyfunc_model.py"),
+                artifacts={"bundle": str(folder)},
+                code_paths=[str(package)],
+                signature=signature_of(bundle, prefix),
+                pip_requirements=[f"{r}=={installed(r).partition('+')[0]}" for r in REQUIREMENTS],
+                model_config={"prefix": prefix},
+            )
+        return str(info.model_uri)
+
+    def _ensure_model(self, name: str) -> None:
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _version_of(self, name: str, key: str) -> Version | None:
+        query = f"name = '{name}' and tags.`{KEY_TAG}` = '{key}'"
+        found = self._call("search versions", lambda: self.client.search_model_versions(query))
+        return Version(name, str(found[0].version), str(found[0].run_id)) if found else None
+
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as error:  # MLflow raises its stores' own errors; all mean that the call was not done
+            raise RegistryError(
+                f"could not {what} at {redacted(self.uri)}: {_first_line(error)}; run again when it answers"
+            ) from error
+
+    def _try(self, what: str, call: Callable[[], object]) -> None:
+        try:
+            self._call(what, call)
+        except RegistryError as error:
+            log.warning("%s", error)
+
+
+def signature_of(bundle: Bundle, prefix: str) -> ModelSignature:
+    """Inputs by name, all optional. Integers and booleans that may be missing are doubles, as pandas holds them."""
+    inputs = [ColSpec(_input_type(c), c.column.name, required=False) for c in bundle.transform.columns]
+    names = [*bundle.feature_names(prefix), f"{prefix}error", f"{prefix}error_rank"]
+    outputs = [ColSpec(DataType.float, n) for n in names]
+    texts = [f"{prefix}reason_{i}" for i in (1, 2, 3)]
+    outputs += [ColSpec(DataType.string, n, required=False) for n in texts]
+    return ModelSignature(Schema(inputs), Schema([*outputs, ColSpec(DataType.string, f"{prefix}model_version")]))
+
+
+def _input_type(fitted: ColumnTransform) -> Any:
+    kind, type_ = fitted.column.kind, fitted.column.type
+    if kind == "vector":
+        return Array(DataType.double)
+    if type_.startswith(("int", "bool")):
+        whole = DataType.boolean if type_ == "bool" else DataType.long
+        return DataType.double if fitted.missing else whole
+    if kind == "datetime" and not type_.startswith("time32") and not type_.startswith("time64"):
+        return DataType.datetime
+    return DataType.double if kind in ("numeric", "boolean") else DataType.string
+
+
+def _ping(uri: str) -> None:
+    """A server that does not answer is found before any work is done. Raises TrackingServerError."""
+    reason = ""
+    for attempt in range(PING_ATTEMPTS):
+        try:
+            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PING_SECONDS):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code < 500:  # it answers; whether it lets us in, the first call will show
+                return
+            reason = f"HTTP {error.code}"
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "reason", error))
+        time.sleep(attempt)
+    raise TrackingServerError(
+        f"registry.tracking_uri {redacted(uri)} does not answer ({without_secrets(reason)}): start the server or mend the address"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0][:300])

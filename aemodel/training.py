@@ -1,0 +1,298 @@
+"""Lightning around a model: schedule, moving average, best weights, checkpoints, orderly stops.
+
+One code path for a CPU, one GPU and many ranks: torchrun starts the ranks, the environment says who is who.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from aemodel.config import ModelJob, TrainingJob
+from aemodel.errors import TrainingError
+from aemodel.layout import Layout
+from aemodel.loader import HeldOutLoader, TrainingLoader
+from aemodel.model import Autoencoder, Batch, SwapNoise
+
+#: Optimiser steps that `max_epochs: auto` aims at; measured on the benchmark tables, more add little.
+TARGET_STEPS = 1_500
+MAX_AUTO_EPOCHS = 200
+WARM_UP_STEPS = 100
+STEPS_PER_CHECK = 100
+LEARNING_RATE = {"residual": 5e-4, "plain": 1e-3, "vanilla": 1e-3}
+CHECKPOINT_INTERVAL = timedelta(seconds=30)
+WEIGHT_DECAY = 0.05
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`batch_size` is one rank's."""
+
+    batch_size: int
+    steps_per_epoch: int
+    max_epochs: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.max_epochs
+
+    @property
+    def check_epochs(self) -> int:
+        """Epochs between two looks at the held-out rows."""
+        return min(self.max_epochs, -(-STEPS_PER_CHECK // self.steps_per_epoch))
+
+
+def global_batch_size(job: TrainingJob, rows: int) -> int:
+    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024."""
+    if job.batch_size != "auto":
+        return job.batch_size
+    return int(min(1024, max(64, 2 ** round(math.log2(max(1, rows) / 200)))))
+
+
+def schedule_for(job: TrainingJob, batch_size: int, steps_per_epoch: int) -> Schedule:
+    """Epochs as the job says, or enough of them for TARGET_STEPS."""
+    auto = min(MAX_AUTO_EPOCHS, -(-TARGET_STEPS // steps_per_epoch))
+    return Schedule(batch_size, steps_per_epoch, auto if job.max_epochs == "auto" else job.max_epochs)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What the worker reports. Rows are counted over all ranks; `seconds` are those of `fit`."""
+
+    epochs: int
+    steps: int
+    best_loss: float
+    first_loss: float
+    seconds: float
+    rows_per_second_first: float
+    rows_per_second: float
+    world_size: int
+    batch_size: int
+    train_loss: float
+
+
+class Learner(pl.LightningModule):
+    """One optimisation problem: descends `model`, and validates and keeps the moving average of its weights."""
+
+    def __init__(self, model: Autoencoder, layout: Layout, job: ModelJob, schedule: Schedule) -> None:
+        super().__init__()
+        self.model = model
+        # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
+        decay = min(0.998, 1 - 10 / max(20, schedule.total_steps))
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+        self.average.requires_grad_(False)
+        self.noise = SwapNoise(layout, job.effective_noise)
+        self.preset, self.schedule = job.preset, schedule
+        self._held_out: list[Tensor] = []
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        return self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.average.update_parameters(self.model)
+
+    def on_validation_epoch_start(self) -> None:
+        self._held_out = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        # The noise-free error of the average, in float32 whatever the precision: what the gate will measure.
+        with torch.autocast(self.device.type, enabled=False):
+            by_column, _, x = self.average.module.eval().squared_errors(batch)
+        moments = self.model.column_moments(x, ~batch.values.isnan())
+        self._held_out.append(torch.cat([by_column.double().sum(dim=0), moments.flatten()]))
+
+    def on_validation_epoch_end(self) -> None:
+        model = self.model
+        size = model.num_columns + 3 * len(model.column_of)
+        local = torch.stack(self._held_out).sum(dim=0) if self._held_out else torch.zeros(size, dtype=torch.float64)
+        summed = self.trainer.strategy.reduce(local.to(self.device), reduce_op="sum")
+        errors, moments = summed[: model.num_columns], summed[model.num_columns :].reshape(3, -1)
+        about_mean = (moments[2] - moments[1].square() / moments[0].clamp(min=1)).clamp(min=0)
+        variation = torch.zeros_like(errors).index_add_(0, model.column_of, about_mean)
+        varies = variation > 1e-6 * moments[0].max()
+        share = torch.where(varies, errors / variation.clamp(min=1e-12), 0.0)
+        self.log("held_out_loss", share.sum() / varies.sum().clamp(min=1), sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        rate = LEARNING_RATE[self.preset]
+        if self.preset != "residual":
+            return torch.optim.Adam(self.model.parameters(), lr=rate)
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
+        total, warm_up = self.schedule.total_steps, min(WARM_UP_STEPS, self.schedule.total_steps // 10)
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / (warm_up + 1)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Journal(Callback):
+    """Rank 0's lines for whoever watches: one JSON object each, to a file that is only ever appended to.
+
+    Also stops a run whose loss is no longer a number, on every rank in the same step.
+    """
+
+    def __init__(self, path: Path, rows_per_step: int, total_steps: int) -> None:
+        self.path, self.rows_per_step, self.total_steps = path, rows_per_step, total_steps
+        self.epoch_seconds: list[tuple[int, float]] = []
+        self.train_loss = self.first_loss = float("nan")
+        self._losses: list[Tensor] = []
+        self._began = self._told = 0.0
+        self._first_step = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began, self._first_step, self._losses = time.perf_counter(), trainer.global_step, []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self._losses.append(outputs["loss"].detach())
+        if trainer.is_global_zero and time.monotonic() - self._told > 2:
+            self._told = time.monotonic()
+            self._write("step", trainer, loss=float(self._losses[-1]))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._losses:
+            return
+        mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+        self.train_loss = float(mean)
+        if not math.isfinite(self.train_loss):
+            raise TrainingError(f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered")
+        seconds = time.perf_counter() - self._began
+        self.epoch_seconds.append((trainer.global_step - self._first_step, seconds))
+        if trainer.is_global_zero:
+            speed = self.epoch_seconds[-1][0] * self.rows_per_step / max(seconds, 1e-9)
+            self._write("epoch", trainer, loss=self.train_loss, rows_per_second=speed)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["held_out_loss"])
+        if math.isnan(self.first_loss):
+            self.first_loss = loss
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self._write("held_out", trainer, loss=loss)
+
+    def _write(self, event: str, trainer: pl.Trainer, **figures: float) -> None:
+        line = {"event": event, "step": trainer.global_step, "epoch": trainer.current_epoch, "total_steps": self.total_steps}
+        line |= figures
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class StopOnSigterm(Callback):
+    """SIGTERM ends every rank within a step, with a checkpoint.
+
+    Lightning's own handler broadcasts from within the signal handler, which deadlocks when ranks are at different
+    points (seen with 2.6.6 on gloo); setting the flag it looks at between steps does not. Private, hence the pin
+    below 2.7 and the test.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def flag(*_: Any) -> None:
+            trainer._signal_connector.received_sigterm = True
+
+        signal.signal(signal.SIGTERM, flag)
+
+
+def fit(
+    learner: Learner,
+    loader: TrainingLoader,
+    held_out: HeldOutLoader,
+    job: TrainingJob,
+    folder: Path,
+    devices: int,
+) -> TrainingResult:
+    """Train, resuming from `folder`/checkpoints if a run was cut short. Leaves the best average in `learner.average`."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    schedule, plan = learner.schedule, loader.plan
+    journal = Journal(folder / "metrics.jsonl", schedule.batch_size * plan.world_size, schedule.total_steps)
+    best = ModelCheckpoint(checkpoints, filename="best", monitor="held_out_loss", enable_version_counter=False)
+    last = ModelCheckpoint(
+        checkpoints,
+        filename="last",
+        train_time_interval=CHECKPOINT_INTERVAL,
+        save_on_exception=True,
+        enable_version_counter=False,
+    )
+    stopping = EarlyStopping("held_out_loss", patience=job.patience, check_finite=True, min_delta=1e-5)
+    gpu = torch.cuda.is_available()
+    trainer = pl.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        num_nodes=max(1, plan.world_size // devices),
+        strategy="ddp" if plan.world_size > 1 else "auto",
+        precision="bf16-mixed" if job.precision == "bf16" or (job.precision == "auto" and gpu) else "32-true",
+        max_epochs=schedule.max_epochs,
+        check_val_every_n_epoch=schedule.check_epochs,
+        gradient_clip_val=1.0 if learner.preset == "residual" else None,
+        callbacks=[StopOnSigterm(), journal, stopping, best, last],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+    # The start is a candidate too: a residual model begins at PCA, and must not end below it.
+    start = {k: v.clone() for k, v in learner.average.module.state_dict().items()}
+    trainer.validate(learner, held_out, verbose=False)
+    resume = checkpoints / "last.ckpt"
+    began = time.perf_counter()
+    try:
+        trainer.fit(learner, loader, held_out, ckpt_path=resume if resume.exists() else None, weights_only=True)
+    except SIGTERMException:
+        raise TrainingError("stopped by a signal; a checkpoint is kept, run again to go on") from None
+    seconds = time.perf_counter() - began
+    best_loss = _restore_best(learner, trainer, best, journal.first_loss, start)
+    return _result(journal, schedule, trainer, plan.world_size, seconds, best_loss)
+
+
+def _restore_best(
+    learner: Learner, trainer: pl.Trainer, best: ModelCheckpoint, first_loss: float, start: dict[str, Tensor]
+) -> float:
+    score = float(best.best_model_score) if best.best_model_score is not None else math.inf
+    if first_loss <= score:
+        learner.average.module.load_state_dict(start)
+        return first_loss
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "average.module."
+    learner.average.module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return score
+
+
+def _result(
+    journal: Journal, schedule: Schedule, trainer: pl.Trainer, world_size: int, seconds: float, best_loss: float
+) -> TrainingResult:
+    rows = schedule.batch_size * world_size
+    speeds = [steps * rows / max(took, 1e-9) for steps, took in journal.epoch_seconds if steps]
+    later = sorted(speeds[1:] or speeds)
+    return TrainingResult(
+        epochs=trainer.current_epoch,
+        steps=trainer.global_step,
+        best_loss=best_loss,
+        first_loss=journal.first_loss,
+        seconds=seconds,
+        rows_per_second_first=speeds[0] if speeds else 0.0,
+        rows_per_second=later[len(later) // 2] if later else 0.0,
+        world_size=world_size,
+        batch_size=rows,
+        train_loss=journal.train_loss,
+    )
+
+
+def result_state(result: TrainingResult) -> dict[str, Any]:
+    """JSON has no NaN: a figure that is none becomes null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(result).items()}
