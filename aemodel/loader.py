@@ -74,9 +74,11 @@ class TrainingLoader:
         return self.plan.steps
 
     def __iter__(self) -> Iterator[Batch]:
+        # Whoever knows `len` may stop after the last batch without asking for one more: an epoch ends here, not there.
+        if self.step >= len(self):
+            self.epoch, self.step = self.epoch + 1, 0
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as reader:
             yield from self._epoch(reader)
-        self.epoch, self.step = self.epoch + 1, 0
 
     def _epoch(self, reader: ThreadPoolExecutor) -> Iterator[Batch]:
         """Batches from `self.step` on; while one window is used the next is read."""
@@ -112,8 +114,6 @@ class TrainingLoader:
                 "resume with the same devices and batch size, or remove the run's checkpoints folder to start anew"
             )
         self.epoch, self.step = state["epoch"], state["step"]
-        if self.step >= len(self):
-            self.epoch, self.step = self.epoch + 1, 0
 
     def _plan_state(self) -> dict[str, int]:
         plan = self.plan
