@@ -9,9 +9,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class AemodelError(Exception):
-    """An error meant for a person: one line, no traceback. `exit_code` is what the process ends with."""
+    """An error meant for a person: one line, no traceback.
+
+    `exit_code` is what the process ends with; `transient` says that the same call may go well the next time.
+    """
 
     exit_code = 1
+    transient = False
 
 
 class InputError(AemodelError):
@@ -29,7 +33,7 @@ class SnapshotError(InputError):
 
 
 class SnapshotChanged(SnapshotError):
-    """A file is no longer the one that was pinned at the start of the run."""
+    """A file is no longer the one that was pinned at the start of the run; another run pins it anew."""
 
 
 class SchemaError(InputError):
@@ -51,13 +55,25 @@ class BundleError(InputError):
 class RegistryError(AemodelError):
     """The registry refused or lost a call that a run cannot do without."""
 
+    transient = True
+
 
 class TrainingError(AemodelError):
-    """A rank died, hung or diverged."""
+    """A rank died or hung; a checkpoint is kept."""
+
+    transient = True
+
+
+class TrainingDiverged(TrainingError):
+    """The loss is no longer a number, and would not be another time."""
+
+    transient = False
 
 
 class PublishError(AemodelError):
     """The staged table failed its checks; readers still see the table they saw before."""
+
+    transient = True
 
 
 class GateRefused(AemodelError):

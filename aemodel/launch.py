@@ -49,15 +49,15 @@ def device_count(devices: int | str) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def train(folder: Path, devices: int, on_event: Callable[[Event], None]) -> None:
-    """Run `aemodel.worker` on a prepared run folder. `on_event` hears every line of its journal as it is written.
+def train(folder: Path, devices: int, on_events: Callable[[list[Event]], None]) -> None:
+    """Run `aemodel.worker` on a prepared run folder. `on_events` hears the new lines of its journal about once a second.
 
     Raises TrainingError when the ranks fail, or the error that a rank left for the user.
     """
     for leftover in folder.glob("error-*.json"):
         leftover.unlink()
     for attempt in range(ATTEMPTS):
-        code, tail = _attempt(folder, devices, on_event)
+        code, tail = _attempt(folder, devices, on_events)
         if code == 0 and (folder / "result.json").exists():
             return
         _raise_left(folder)
@@ -68,7 +68,7 @@ def train(folder: Path, devices: int, on_event: Callable[[Event], None]) -> None
     raise TrainingError(f"training ended with code {code}: {_cause(tail) or last.strip()}; run again to resume")
 
 
-def _attempt(folder: Path, devices: int, on_event: Callable[[Event], None]) -> tuple[int, list[str]]:
+def _attempt(folder: Path, devices: int, on_events: Callable[[list[Event]], None]) -> tuple[int, list[str]]:
     tail: deque[str] = deque(maxlen=400)
     process = subprocess.Popen(
         _command(folder, devices),
@@ -81,7 +81,7 @@ def _attempt(folder: Path, devices: int, on_event: Callable[[Event], None]) -> t
         preexec_fn=die_with_parent if sys.platform.startswith("linux") else None,
     )
     assert process.stdout
-    with _journal(folder / "metrics.jsonl", on_event), _terminated(process):
+    with _journal(folder / "metrics.jsonl", on_events), _terminated(process):
         for line in process.stdout:
             tail.append(line.rstrip())
             log.debug("worker: %s", line.rstrip())
@@ -108,11 +108,15 @@ def _environment(devices: int) -> dict[str, str]:
 def _terminated(process: subprocess.Popen[str]) -> Iterator[None]:
     """However the block ends, by an exception or a signal too, no rank outlives it."""
 
-    def forward(signum: int, _: Any) -> None:
+    def stop(signum: int, frame: Any) -> None:
+        if callable(before):  # such as Prefect's, which marks the flow run
+            before(signum, frame)
         raise KeyboardInterrupt(f"signal {signum}")
 
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, forward) if main else None
+    before = signal.getsignal(signal.SIGTERM)
+    if main:
+        signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
@@ -128,7 +132,7 @@ def _terminated(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _journal(path: Path, on_event: Callable[[Event], None]) -> Iterator[None]:
+def _journal(path: Path, on_events: Callable[[list[Event]], None]) -> Iterator[None]:
     """Follow a journal from its present end, in a thread, while the block runs."""
     ended = threading.Event()
     start = path.stat().st_size if path.exists() else 0
@@ -143,11 +147,11 @@ def _journal(path: Path, on_event: Callable[[Event], None]) -> Iterator[None]:
                     rest += file.read()
                     position = file.tell()
                 *lines, rest = rest.split("\n")
-                for line in lines:
-                    on_event(json.loads(line))
+                if lines:
+                    on_events([json.loads(line) for line in lines])
             if last_look:
                 return
-            ended.wait(0.5)
+            ended.wait(1.0)
 
     follower = threading.Thread(target=follow, name="journal", daemon=True)
     follower.start()
@@ -155,7 +159,7 @@ def _journal(path: Path, on_event: Callable[[Event], None]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        follower.join(timeout=10)
+        follower.join()
 
 
 def _raise_left(folder: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -51,6 +52,7 @@ REQUIREMENTS = (
     "pydantic",
     "PyYAML",
 )
+METRICS_A_CALL = 1_000
 PING_SECONDS = 5.0
 PING_ATTEMPTS = 3
 
@@ -94,10 +96,13 @@ class Registry:
         self._try("log parameters", lambda: self.client.log_batch(run.info.run_id, params=entries))
         return str(run.info.run_id)
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    def log_metrics(self, run_id: str, metrics: Sequence[tuple[str, float, int]]) -> None:
+        """Log (name, value, step) triples in as few calls as the server allows."""
         now = int(time.time() * 1000)
-        entries = [Metric(k, float(v), now, step) for k, v in metrics.items()]
-        self._try("log metrics", lambda: self.client.log_batch(run_id, metrics=entries))
+        entries = [Metric(name, float(value), now, step) for name, value, step in metrics]
+        for start in range(0, len(entries), METRICS_A_CALL):
+            part = entries[start : start + METRICS_A_CALL]
+            self._try("log metrics", lambda part=part: self.client.log_batch(run_id, metrics=part))
 
     def log_dataset(self, run_id: str, name: str, uri: str, digest: str, rows: int, columns: Sequence[str]) -> None:
         """The pinned snapshot as the run's dataset, under its own digest (MLflow keeps 36 characters)."""
@@ -187,7 +192,8 @@ class Registry:
 
     def _upload(self, run_id: str, bundle: Bundle, folder: Path, prefix: str) -> str:
         package = Path(__file__).parent
-        with mlflow.start_run(run_id=run_id):
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "An input example was not provided")
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(package / "pyfunc_model.py"),

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aemodel.config import ModelJob, TrainingJob
-from aemodel.errors import TrainingError
+from aemodel.errors import TrainingDiverged, TrainingError
 from aemodel.layout import Layout
 from aemodel.loader import HeldOutLoader, TrainingLoader
 from aemodel.model import Autoencoder, Batch, SwapNoise
@@ -170,7 +170,7 @@ class Journal(Callback):
         mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self.train_loss = float(mean)
         if not math.isfinite(self.train_loss):
-            raise TrainingError(f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered")
+            raise TrainingDiverged(f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered")
         seconds = time.perf_counter() - self._began
         self.epoch_seconds.append((trainer.global_step - self._first_step, seconds))
         if trainer.is_global_zero:

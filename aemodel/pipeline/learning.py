@@ -75,33 +75,35 @@ def _train(run: PreparedRun, folder: Path, job: Job, registry: Registry) -> None
     write_json(folder / "provenance.json", vars(provenance))
     run_id = _start_run(run.key, folder, job, registry)
 
-    def on_event(event: dict[str, Any]) -> None:
-        _tell(event)
-        name = {"epoch": "train_loss", "held_out": "held_out_loss"}.get(event["event"])
-        if name:
-            speed = {"rows_per_second": event["rows_per_second"]} if "rows_per_second" in event else {}
-            registry.log_metrics(run_id, {name: event["loss"], **speed}, event["step"])
+    def on_events(events: list[dict[str, Any]]) -> None:
+        _tell(events)
+        registry.log_metrics(run_id, [metric for event in events for metric in _metrics(event)])
 
     try:
-        launch.train(folder, launch.device_count(job.training.devices), on_event)
+        launch.train(folder, launch.device_count(job.training.devices), on_events)
     except TrainingError:
         registry.finish(run_id, failed=True)
         raise
 
 
-def _tell(event: dict[str, Any]) -> None:
-    if event["event"] == "epoch":
-        log.info(
-            "epoch %d: step %d, loss %.4f, %s rows/s",
-            event["epoch"] + 1,
-            event["step"],
-            event["loss"],
-            f"{event['rows_per_second']:,.0f}",
-            extra={"event": event},
-        )
-    elif event["event"] == "held_out":
-        log.info("          held-out loss %.4f", event["loss"], extra={"event": event})
-    else:
+def _metrics(event: dict[str, Any]) -> list[tuple[str, float, int]]:
+    name = {"epoch": "train_loss", "held_out": "held_out_loss"}.get(event["event"])
+    metrics = [(name, event["loss"], event["step"])] if name else []
+    speed = event.get("rows_per_second")
+    return metrics + ([("rows_per_second", speed, event["step"])] if speed else [])
+
+
+def _tell(events: list[dict[str, Any]]) -> None:
+    """One line for the last epoch and one for the last look at the held-out rows, however many passed meanwhile."""
+    last = {event["event"]: event for event in events}
+    if event := last.get("epoch"):
+        speed = f"{event['rows_per_second']:,.0f}"
+        text = "epoch %d: step %d of %d, loss %.4f, %s rows/s"
+        figures = (event["epoch"] + 1, event["step"], event["total_steps"], event["loss"], speed)
+        log.info(text, *figures, extra={"event": event})
+    if event := last.get("held_out"):
+        log.info("step %d: held-out loss %.4f", event["step"], event["loss"], extra={"event": event})
+    if event := last.get("step"):
         log.debug("step %d", event["step"], extra={"event": event})
 
 
@@ -130,7 +132,8 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         verdict = _judged(job, registry, prepared, found, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
         registry.set_tags(version, {"aemodel.gate": "passed" if verdict.passed else "; ".join(verdict.reasons)[:4_000]})
-        registry.log_metrics(run_id, {"r2": found.r2, "r2_pca": found.r2_pca, "effective_rank": found.latents.effective_rank})
+        figures = {"r2": found.r2, "r2_pca": found.r2_pca, "effective_rank": found.latents.effective_rank}
+        registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
         if verdict.passed and not registry.promote(version, champion):
             raise TrainingError(f"another run moved the alias {job.registry.alias!r} meanwhile; run again to compare with it")
         if not verdict.passed:

@@ -82,8 +82,8 @@ def work_folder(given: str | None) -> Path:
 @cache
 def code_version() -> str:
     """The release and a digest of the code itself, so that a result is never taken for that of other code."""
-    package = Path(__file__).parent
-    sources = {p.name: p.read_text(encoding="utf-8") for p in sorted(package.glob("*.py"))}
+    package = Path(__file__).parents[1]
+    sources = {str(p.relative_to(package)): p.read_text(encoding="utf-8") for p in sorted(package.rglob("*.py"))}
     return f"{__version__}+{digest(sources)[:12]}"
 
 

@@ -1,0 +1,42 @@
+"""What the flows share: a job with the environment laid over it, steps as tasks, artifacts, a failed gate as a failure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aemodel.config import Job, load_job, parse_job
+from aemodel.console import end
+from aemodel.errors import GateRefused
+from aemodel.pipeline import Outcome, work_folder
+from flows.artifacts import show
+from flows.tasks import as_task
+
+Whole = Callable[..., Outcome]
+
+
+def run_as_flow(whole: Whole, job: Job, work_dir: str | None) -> Outcome:
+    """Run `whole` (of `aemodel.pipeline`) with every step as a task. Raises GateRefused after all else is done."""
+    # Parameters of a deployment are stored by the server, so secrets come from the environment of the worker.
+    job = parse_job(job.model_dump(mode="json", exclude_unset=True), "the flow's job", os.environ)
+    outcome = whole(job, work_folder(work_dir), as_task)
+    show(outcome)
+    if outcome.refused:
+        assert outcome.gate
+        raise GateRefused(
+            f"the gate refused version {outcome.model_version} of {outcome.model}: {'; '.join(outcome.gate['reasons'])}"
+        )
+    return outcome
+
+
+def command(flow: Callable[..., Any]) -> None:
+    """`python -m flows.<name> JOB`: the flow once, here, under Prefect's embedded server or the one configured."""
+    parser = argparse.ArgumentParser(description=flow.__doc__)
+    parser.add_argument("job", metavar="JOB", type=Path, help="the job file (YAML)")
+    parser.add_argument("--work-dir", help="where everything but the output table is kept (.aemodel)")
+    parser.add_argument("--json", action="store_true", help="end with the result as one JSON object on standard output")
+    arguments = parser.parse_args()
+    end(lambda: flow(load_job(arguments.job), arguments.work_dir), arguments.json)
