@@ -18,7 +18,7 @@ NUM_QUANTILES = 1_001
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted on held-out rows. `column_error` (columns,), `latent_mean` (k,), `whitening` (k, k), `quantiles` rising."""
+    """From held-out rows: `column_error` (columns,), `latent_mean` (k,), `whitening` (k, k), `quantiles` rising."""
 
     column_error: np.ndarray
     latent_mean: np.ndarray

@@ -59,9 +59,7 @@ def save(bundle: Bundle, folder: Path) -> None:
     """Write the bundle to `folder`, whole or not at all."""
     with whole_folder(folder) as partial:
         save_file({k: v.contiguous() for k, v in bundle.model.state_dict().items()}, partial / FILES[0])
-        arrays = {
-            k: np.ascontiguousarray(np.asarray(v, np.float64)) for k, v in vars(bundle.calibration).items()
-        }
+        arrays = {k: np.ascontiguousarray(np.asarray(v, np.float64)) for k, v in vars(bundle.calibration).items()}
         save_arrays(arrays, partial / FILES[1])
         write_json(partial / FILES[2], bundle.transform.to_json())
         manifest = {
@@ -80,8 +78,8 @@ def load(folder: Path) -> Bundle:
         manifest = read_json(folder / MANIFEST)
         if manifest["format_version"] != FORMAT_VERSION:
             raise BundleError(
-                f"the bundle {shown(folder)} has format {manifest['format_version']}, this release reads {FORMAT_VERSION}: "
-                "retrain, or score with the release that wrote it"
+                f"the bundle {shown(folder)} has format {manifest['format_version']}, "
+                f"this release reads {FORMAT_VERSION}: retrain, or score with the release that wrote it"
             )
         for name in FILES:
             if _sha256(folder / name) != manifest["sha256"][name]:

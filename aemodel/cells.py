@@ -117,7 +117,8 @@ def _string_hash(array: pa.Array) -> np.ndarray:
     encoded = array.dictionary_encode(null_encoding="encode")
     levels = encoded.dictionary.to_pylist()
     hashes = [
-        1 if v is None else int.from_bytes(hashlib.blake2b(v.encode(), digest_size=8).digest(), "little") for v in levels
+        1 if v is None else int.from_bytes(hashlib.blake2b(v.encode(), digest_size=8).digest(), "little")
+        for v in levels
     ]
     return np.array(hashes or [0], np.uint64)[encoded.indices.to_numpy(zero_copy_only=False)]
 

@@ -12,11 +12,16 @@ from aemodel.config import Job, load_job
 from aemodel.console import end, progress
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Learned feature columns for Parquet tables."
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Learned feature columns for Parquet tables.",
 )
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).", show_default=False)]
-WorkDir = Annotated[str | None, typer.Option("--work-dir", help="Where everything but the output table is kept (.aemodel).")]
+WorkDir = Annotated[
+    str | None, typer.Option("--work-dir", help="Where everything but the output table is kept (.aemodel).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="End with the result as one JSON object on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show what the workers print.")]
 

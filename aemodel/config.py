@@ -148,7 +148,7 @@ def default_name(uri: str) -> str:
 
 
 def load_job(path: Path, environment: Mapping[str, str] | None = None) -> Job:
-    """Read a job file, with `AEMODEL_SECTION__KEY` variables laid over it. Raises JobError, one line, naming the key."""
+    """Read a job file, with `AEMODEL_SECTION__KEY` variables laid over it. Raises JobError naming the key."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -47,7 +47,9 @@ def summary(outcome: Outcome) -> str:
             f"({outcome.r2 - outcome.r2_pca:+.3f})"
         )
     if outcome.gate is not None:
-        lines.append(f"  gate      {'passed' if outcome.gate['passed'] else 'REFUSED: ' + '; '.join(outcome.gate['reasons'])}")
+        lines.append(
+            f"  gate      {'passed' if outcome.gate['passed'] else 'REFUSED: ' + '; '.join(outcome.gate['reasons'])}"
+        )
     alias = f", alias {outcome.alias}" if outcome.alias else ""
     lines.append(f"  model     {outcome.model} version {outcome.model_version}{alias}")
     if outcome.strangest:
@@ -83,14 +85,17 @@ class progress:
         log = logging.getLogger("aemodel")
         log.setLevel(logging.DEBUG if self.verbose else logging.INFO)
         log.propagate = False
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
         if not self.console.is_terminal:
             handler: logging.Handler = logging.StreamHandler(sys.stderr)
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
             self.bar = None
         else:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeElapsedColumn(),
+            )
             self.bar = Progress(*columns, console=self.console, transient=True)
             handler = _BarHandler(self.bar, self.console)
             self.bar.start()

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from aemodel.bundle import Bundle
 from aemodel.config import GateJob
 from aemodel.layout import EncodedRows
 from aemodel.loader import HeldOutLoader
 from aemodel.model import PrincipalAxes, Reconstruction, reconstruct
-from aemodel.bundle import Bundle
 from aemodel.pca import Projection
 
 #: With fewer held-out rows R² is chance, and the gate does not judge by it.
@@ -124,7 +124,9 @@ def decide(job: GateJob, new: Evaluation, champion: Evaluation | None) -> Verdic
         reasons.append(f"{len(new.latents.dead)} of {len(new.latents.std)} latents are dead: the encoder has collapsed")
     if champion is not None:
         mine, theirs, columns = shared_r2(new, champion)
-        notes.append(f"champion's R² on the same rows {theirs:.4f}, this version's {mine:.4f} ({columns} shared columns)")
+        notes.append(
+            f"champion's R² on the same rows {theirs:.4f}, this version's {mine:.4f} ({columns} shared columns)"
+        )
         if columns and mine < theirs - ROUNDING:
             reasons.append(f"held-out R² {mine:.4f} is below the champion's {theirs:.4f} on the same rows")
     return Verdict(not reasons, tuple(reasons), tuple(notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import json
 import logging
@@ -50,7 +51,7 @@ def device_count(devices: int | str) -> int:
 
 
 def train(folder: Path, devices: int, on_events: Callable[[list[Event]], None]) -> None:
-    """Run `aemodel.worker` on a prepared run folder. `on_events` hears the new lines of its journal about once a second.
+    """Run `aemodel.worker` on a prepared run folder. `on_events` hears its journal about once a second.
 
     Raises TrainingError when the ranks fail, or the error that a rank left for the user.
     """
@@ -153,7 +154,9 @@ def _journal(path: Path, on_events: Callable[[list[Event]], None]) -> Iterator[N
                 return
             ended.wait(1.0)
 
-    follower = threading.Thread(target=follow, name="journal", daemon=True)
+    # In the caller's context, by which Prefect knows the run that a log line belongs to.
+    context = contextvars.copy_context()
+    follower = threading.Thread(target=context.run, args=(follow,), name="journal", daemon=True)
     follower.start()
     try:
         yield

@@ -115,6 +115,4 @@ class EncodedRows:
     @staticmethod
     def concatenated(parts: Sequence[EncodedRows]) -> EncodedRows:
         nulled = tuple(int(n) for n in np.sum([p.nulled for p in parts], axis=0)) if parts[0].nulled else ()
-        return EncodedRows(
-            np.concatenate([p.values for p in parts]), np.concatenate([p.codes for p in parts]), nulled
-        )
+        return EncodedRows(np.concatenate([p.values for p in parts]), np.concatenate([p.codes for p in parts]), nulled)

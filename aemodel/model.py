@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from aemodel.config import ModelJob
 from aemodel.layout import OTHER, EncodedRows, Layout
 
+
 @dataclass(frozen=True)
 class Batch:
     """`values` float32 (rows, num_values), NaN where missing; `codes` integer (rows, num_codes)."""
@@ -33,7 +34,9 @@ class Batch:
         return cls(torch.from_numpy(rows.values).to(device), torch.from_numpy(rows.codes).to(device))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        return Batch(self.values.to(device, non_blocking=non_blocking), self.codes.to(device, non_blocking=non_blocking))
+        return Batch(
+            self.values.to(device, non_blocking=non_blocking), self.codes.to(device, non_blocking=non_blocking)
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Linear(nn.Module):
         flagged = torch.tensor([b.values[0] for b in layout.flags], dtype=torch.long)
         self.register_buffer("flag_values", flagged, persistent=False)
         sizes = [b.levels[1] - b.levels[0] for b in layout.categorical]
-        starts = np.cumsum([0, *sizes[:-1]]) if sizes else []
+        starts = np.cumsum([0, *sizes])[:-1]
         self.register_buffer("levels", torch.tensor(sizes, dtype=torch.int32), persistent=False)
         self.register_buffer("offsets", torch.tensor(starts, dtype=torch.long), persistent=False)
 
@@ -174,8 +177,8 @@ class Residual(Autoencoder):
         self.embeddings = nn.ModuleList(
             nn.Embedding(b.num_levels, size) for b, size in zip(layout.categorical, sizes, strict=True)
         )
-        for embedding in self.embeddings:
-            nn.init.normal_(embedding.weight, std=0.5)
+        for weight in self.embeddings.parameters():
+            nn.init.normal_(weight, std=0.5)
         features = layout.num_values + len(layout.flags) + sum(sizes)
         self.g = _perceptron(features, hidden, latent_dim, dropout)
         self.h = _perceptron(latent_dim, hidden, layout.width, dropout)
@@ -310,4 +313,3 @@ def _relu_layers(inputs: int, hidden: Sequence[int], outputs: int, dropout: floa
         layers += [nn.Dropout(dropout)] if dropout else []
         inputs = size
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
-

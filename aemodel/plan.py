@@ -93,7 +93,9 @@ def plan_for(groups: Sequence[TrainingGroup], world_size: int, batch_size: int, 
     """A plan whose batch is no larger than a rank's share. Raises SchemaError if there are fewer rows than ranks."""
     rows = sum(g.rows for g in groups)
     if rows < world_size:
-        raise SchemaError(f"{rows} training rows for {world_size} ranks; set training.devices to {max(1, rows)} or less")
+        raise SchemaError(
+            f"{rows} training rows for {world_size} ranks; set training.devices to {max(1, rows)} or less"
+        )
     return Plan(tuple(g for g in groups if g.rows), world_size, min(batch_size, rows // world_size), seed)
 
 

@@ -132,8 +132,10 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema) -> Prepared:
 
     axes = pca.principal_axes(transform.layout, encoded(), job.model.latent_dim)
     if axes.axes.shape[1] < job.model.latent_dim:
-        log.info("latent_dim is %d: the inputs have only %d dimensions", axes.axes.shape[1], transform.layout.width)
-    prepared = Prepared(
+        log.info(
+            "latent_dim is %d: less than the %d dimensions of the inputs", axes.axes.shape[1], transform.layout.width
+        )
+    return Prepared(
         schema,
         chosen,
         transform,
@@ -145,7 +147,6 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema) -> Prepared:
         statistics.summary(),
         {name: int(n) for name, n in zip(schema.names, nulled, strict=True)},
     )
-    return prepared
 
 
 def _first_pass(

@@ -61,7 +61,9 @@ class Manifest:
     def load(cls, path: Path) -> Manifest:
         try:
             state = read_json(path)
-            return cls(**{**state, "parts": tuple(Part(**p) for p in state["parts"]), "strangest": tuple(state["strangest"])})
+            return cls(
+                **{**state, "parts": tuple(Part(**p) for p in state["parts"]), "strangest": tuple(state["strangest"])}
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise TableError(f"{shown(path)} is damaged ({error}); point `current` at an older snapshot") from None
 
@@ -77,20 +79,31 @@ class Table:
         """Check where a job wants its output. `dataset` is the input's local path. Raises TableError."""
         if "://" in uri and not uri.startswith("file://"):
             raise TableError(
-                f"output.uri {shown(redacted(uri))}: format parquet publishes to a local or mounted folder; give such a path"
+                f"output.uri {shown(redacted(uri))}: format parquet publishes to a local or mounted folder; "
+                "give such a path"
             )
         root = Path(uri.removeprefix("file://")).expanduser().resolve()
         if dataset is not None:
             folder = dataset if dataset.is_dir() else dataset.parent
             if root == dataset or (dataset.is_dir() and root.is_relative_to(folder)):
-                raise TableError(f"output.uri {shown(root)} lies inside the dataset {shown(dataset)}; choose another folder")
+                raise TableError(
+                    f"output.uri {shown(root)} lies inside the dataset {shown(dataset)}; choose another folder"
+                )
             if dataset.is_relative_to(root):
-                raise TableError(f"the dataset {shown(dataset)} lies inside output.uri {shown(root)}; choose another folder")
+                raise TableError(
+                    f"the dataset {shown(dataset)} lies inside output.uri {shown(root)}; choose another folder"
+                )
         if root.exists() and not root.is_dir():
             raise TableError(f"output.uri {shown(root)} is a file; choose a folder")
-        foreign = [p.name for p in root.iterdir() if p.name not in (CURRENT, "snapshots") and p.name[0] != "."] if root.exists() else []
+        foreign = (
+            [p.name for p in root.iterdir() if p.name not in (CURRENT, "snapshots") and p.name[0] != "."]
+            if root.exists()
+            else []
+        )
         if foreign and not (root / CURRENT).is_symlink():
-            raise TableError(f"output.uri {shown(root)} holds other files ({shown(foreign[0])}); choose an empty folder")
+            raise TableError(
+                f"output.uri {shown(root)} holds other files ({shown(foreign[0])}); choose an empty folder"
+            )
         return cls(root)
 
     @property
@@ -113,7 +126,9 @@ class Table:
         except Timeout:
             raise TableError(f"another run is writing {shown(self.root)}; try again when it is done") from None
         except PermissionError as error:
-            raise TableError(f"output.uri {shown(self.root)} cannot be written: {error.strerror}; choose another") from None
+            raise TableError(
+                f"output.uri {shown(self.root)} cannot be written: {error.strerror}; choose another"
+            ) from None
 
     def staging(self, key: str) -> Path:
         return self.root / f".staging-{key[:16]}"

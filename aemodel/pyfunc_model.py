@@ -1,4 +1,4 @@
-"""The MLflow model, from code: MLflow runs this file to load a registered version. The only other one that knows mlflow.
+"""The MLflow model, from code: MLflow runs this file to load a registered version.
 
 It travels with a copy of this package, so that a version loads where the project is not installed.
 """
@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from aemodel import bundle
 from aemodel.scoring import Scorer
 
 
-class FeatureColumns(PythonModel):  # type: ignore[misc]
+class FeatureColumns(PythonModel):
     """Takes a DataFrame of input columns, gives one of feature columns; a missing column counts as missing values."""
 
     def load_context(self, context: Any) -> None:

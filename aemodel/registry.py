@@ -13,6 +13,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,14 +31,16 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_DISABLE_ENV_CREATION", "true")
 
-import mlflow  # noqa: E402  (after its settings)
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.models import ModelSignature  # noqa: E402
-from mlflow.types.schema import Array, ColSpec, DataType, Schema  # noqa: E402
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 log = logging.getLogger("aemodel")
+for _talkative in ("mlflow", "alembic"):
+    logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 KEY_TAG = "aemodel.key"
 CHALLENGER = "challenger"
@@ -102,14 +105,16 @@ class Registry:
         entries = [Metric(name, float(value), now, step) for name, value, step in metrics]
         for start in range(0, len(entries), METRICS_A_CALL):
             part = entries[start : start + METRICS_A_CALL]
-            self._try("log metrics", lambda part=part: self.client.log_batch(run_id, metrics=part))
+            self._try("log metrics", partial(self.client.log_batch, run_id, metrics=part))
 
     def log_dataset(self, run_id: str, name: str, uri: str, digest: str, rows: int, columns: Sequence[str]) -> None:
         """The pinned snapshot as the run's dataset, under its own digest (MLflow keeps 36 characters)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         schema = '{"columns": ' + str(len(columns)) + "}"
-        dataset = Dataset(name, digest[:32], "local", f'{{"uri": "{redacted(uri)}"}}', schema, f'{{"num_rows": {rows}}}')
+        dataset = Dataset(
+            name, digest[:32], "local", f'{{"uri": "{redacted(uri)}"}}', schema, f'{{"num_rows": {rows}}}'
+        )
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
         self._try("log the dataset", lambda: self.client.log_inputs(run_id, inputs))
 
@@ -164,14 +169,17 @@ class Registry:
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self._call("tag a version", lambda k=key, v=value: self.client.set_model_version_tag(version.name, version.number, k, v))
+            call = partial(self.client.set_model_version_tag, version.name, version.number, key, value)
+            self._call("tag a version", call)
 
     def promote(self, version: Version, expected: Version | None) -> bool:
         """Point the job's alias at `version` if it still names `expected`; False if another run was faster."""
         with FileLock(self.work / ".promote.lock"):
             if self.resolve(version.name, self.job.alias) not in (expected, version):
                 return False
-            self._call("promote", lambda: self.client.set_registered_model_alias(version.name, self.job.alias, version.number))
+            self._call(
+                "promote", lambda: self.client.set_registered_model_alias(version.name, self.job.alias, version.number)
+            )
             challenger = self.resolve(version.name, CHALLENGER)
             if challenger == version:
                 self._call("promote", lambda: self.client.delete_registered_model_alias(version.name, CHALLENGER))
@@ -179,7 +187,9 @@ class Registry:
 
     def challenge(self, version: Version) -> None:
         """Mark the newest version that is not promoted."""
-        self._call("set an alias", lambda: self.client.set_registered_model_alias(version.name, CHALLENGER, version.number))
+        self._call(
+            "set an alias", lambda: self.client.set_registered_model_alias(version.name, CHALLENGER, version.number)
+        )
 
     def _experiment(self, name: str) -> str:
         found = self._call("look up the experiment", lambda: self.client.get_experiment_by_name(name))
@@ -193,7 +203,7 @@ class Registry:
     def _upload(self, run_id: str, bundle: Bundle, folder: Path, prefix: str) -> str:
         package = Path(__file__).parent
         with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "An input example was not provided")
+            warnings.filterwarnings("ignore", ".*An input example was not provided")
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(package / "pyfunc_model.py"),
@@ -234,9 +244,9 @@ class Registry:
 
 def signature_of(bundle: Bundle, prefix: str) -> ModelSignature:
     """Inputs by name, all optional. Integers and booleans that may be missing are doubles, as pandas holds them."""
-    inputs = [ColSpec(_input_type(c), c.column.name, required=False) for c in bundle.transform.columns]
+    inputs: list[Any] = [ColSpec(_input_type(c), c.column.name, required=False) for c in bundle.transform.columns]
     names = [*bundle.feature_names(prefix), f"{prefix}error", f"{prefix}error_rank"]
-    outputs = [ColSpec(DataType.float, n) for n in names]
+    outputs: list[Any] = [ColSpec(DataType.float, n) for n in names]
     texts = [f"{prefix}reason_{i}" for i in (1, 2, 3)]
     outputs += [ColSpec(DataType.string, n, required=False) for n in texts]
     return ModelSignature(Schema(inputs), Schema([*outputs, ColSpec(DataType.string, f"{prefix}model_version")]))
@@ -269,7 +279,8 @@ def _ping(uri: str) -> None:
             reason = str(getattr(error, "reason", error))
         time.sleep(attempt)
     raise TrackingServerError(
-        f"registry.tracking_uri {redacted(uri)} does not answer ({without_secrets(reason)}): start the server or mend the address"
+        f"registry.tracking_uri {redacted(uri)} does not answer ({without_secrets(reason)}): "
+        "start the server or mend the address"
     )
 
 

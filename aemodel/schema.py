@@ -72,7 +72,9 @@ class TableSchema:
     def check_any_input(self) -> None:
         if not self.inputs:
             reasons = "; ".join(f"{shown(c.name, 40)}: {c.reason}" for c in self.left_out[:6])
-            raise SchemaError(f"no column is left to learn from ({reasons}); name a kind under dataset.columns to keep one")
+            raise SchemaError(
+                f"no column is left to learn from ({reasons}); name a kind under dataset.columns to keep one"
+            )
 
 
 def decide(types: pa.Schema, sample: Sequence[pa.RecordBatch], job: DatasetJob) -> TableSchema:

@@ -45,7 +45,10 @@ class Scorer:
             "aemodel.model_version": version,
             "aemodel.bundle": bundle.digest,
         }
-        fields = [pa.field(n, pa.float32(), metadata={**lineage, "aemodel.latent": str(i)}) for i, n in enumerate(self.features)]
+        fields = [
+            pa.field(n, pa.float32(), metadata={**lineage, "aemodel.latent": str(i)})
+            for i, n in enumerate(self.features)
+        ]
         fields += [pa.field(f"{prefix}error", pa.float32(), metadata=lineage)]
         fields += [pa.field(f"{prefix}error_rank", pa.float32(), metadata=lineage)]
         fields += [pa.field(f"{prefix}reason_{i + 1}", pa.string(), metadata=lineage) for i in range(NUM_REASONS)]
@@ -104,7 +107,9 @@ class Strangest:
         reasons = (scored.column(f"{self.prefix}reason_{i + 1}")[index].as_py() for i in range(NUM_REASONS))
         cells = tuple((name, _text(rows.column(name)[index])) for name in self.columns)
         rank = float(scored.column(f"{self.prefix}error_rank")[index].as_py())
-        return StrangeRow(float(scored.column(f"{self.prefix}error")[index].as_py()), rank, tuple(r for r in reasons if r), cells)
+        return StrangeRow(
+            float(scored.column(f"{self.prefix}error")[index].as_py()), rank, tuple(r for r in reasons if r), cells
+        )
 
 
 def score_fragment(

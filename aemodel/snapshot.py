@@ -269,7 +269,9 @@ def _pin(filesystem: pafs.FileSystem, base: str, info: pafs.FileInfo) -> tuple[F
         ) from None
     twice = [n for n, count in Counter(schema.names).items() if count > 1]
     if twice:
-        raise SchemaError(f"{shown(relative)} has {Counter(schema.names)[twice[0]]} columns named {shown(twice[0])}; rename")
+        raise SchemaError(
+            f"{shown(relative)} has {Counter(schema.names)[twice[0]]} columns named {shown(twice[0])}; rename"
+        )
     digest_ = hashlib.sha256(footer).hexdigest()
     return Fragment(relative, size, info.mtime_ns, digest_, rows, _partition(relative)), schema.remove_metadata()
 

@@ -37,7 +37,9 @@ def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:
     kind = natural_kind(types.field(job.column).type)
     if job.by == "time":
         return Split("time", (Column(job.column, "datetime" if kind == "datetime" else "numeric"),), job.holdout)
-    return Split("group", (Column(job.column, kind if kind in ("numeric", "datetime") else "categorical"),), job.holdout)
+    return Split(
+        "group", (Column(job.column, kind if kind in ("numeric", "datetime") else "categorical"),), job.holdout
+    )
 
 
 def time_threshold(values: np.ndarray, holdout: float) -> float:

@@ -92,7 +92,9 @@ class Levels:
             return
         parts = [(self.values, self.counts), *self._pending]
         table = pa.table({"value": pa.chunked_array([v for v, _ in parts]), "n": np.concatenate([c for _, c in parts])})
-        grouped = table.group_by("value").aggregate([("n", "sum")]).sort_by([("n_sum", "descending"), ("value", "ascending")])
+        grouped = (
+            table.group_by("value").aggregate([("n", "sum")]).sort_by([("n_sum", "descending"), ("value", "ascending")])
+        )
         values, counts = grouped["value"].combine_chunks(), grouped["n_sum"].to_numpy()
         if len(values) > MAX_LEVELS:
             counts = counts[:MAX_LEVELS] - counts[MAX_LEVELS]
@@ -147,12 +149,11 @@ class ColumnStatistics:
         """Count a batch; returns the column's numbers where it is numeric, for the row sample."""
         read = self.column.cells(array)
         self.rows += len(array)
-        if self.column.kind == "categorical":
+        if not isinstance(read, np.ndarray):
             self.missing += read.null_count
             self.levels = self.levels or Levels()
             self.levels.update(read)
             return None
-        assert isinstance(read, np.ndarray)
         unusable = np.isnan(read) if read.ndim == 1 else np.isnan(read).all(axis=1)
         self.missing += int(unusable.sum())
         self.nulled += int(unusable.sum()) - array.null_count if read.ndim == 1 else 0

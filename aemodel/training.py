@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -92,11 +92,15 @@ class Learner(pl.LightningModule):
         self.model = model
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
         decay = min(0.998, 1 - 10 / max(20, schedule.total_steps))
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
         self.average.requires_grad_(False)
         self.noise = SwapNoise(layout, job.effective_noise)
         self.preset, self.schedule = job.preset, schedule
         self._held_out: list[Tensor] = []
+
+    @property
+    def averaged(self) -> Autoencoder:
+        return cast(Autoencoder, self.average.module)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         return self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
@@ -111,7 +115,7 @@ class Learner(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         # The noise-free error of the average, in float32 whatever the precision: what the gate will measure.
         with torch.autocast(self.device.type, enabled=False):
-            by_column, _, x = self.average.module.eval().squared_errors(batch)
+            by_column, __, x = self.averaged.eval().squared_errors(batch)
         moments = self.model.column_moments(x, ~batch.values.isnan())
         self._held_out.append(torch.cat([by_column.double().sum(dim=0), moments.flatten()]))
 
@@ -170,7 +174,9 @@ class Journal(Callback):
         mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self.train_loss = float(mean)
         if not math.isfinite(self.train_loss):
-            raise TrainingDiverged(f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered")
+            raise TrainingDiverged(
+                f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered"
+            )
         seconds = time.perf_counter() - self._began
         self.epoch_seconds.append((trainer.global_step - self._first_step, seconds))
         if trainer.is_global_zero:
@@ -185,7 +191,12 @@ class Journal(Callback):
             self._write("held_out", trainer, loss=loss)
 
     def _write(self, event: str, trainer: pl.Trainer, **figures: float) -> None:
-        line = {"event": event, "step": trainer.global_step, "epoch": trainer.current_epoch, "total_steps": self.total_steps}
+        line = {
+            "event": event,
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "total_steps": self.total_steps,
+        }
         line |= figures
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -214,7 +225,7 @@ def fit(
     folder: Path,
     devices: int,
 ) -> TrainingResult:
-    """Train, resuming from `folder`/checkpoints if a run was cut short. Leaves the best average in `learner.average`."""
+    """Train, or go on from `folder`/checkpoints. Leaves the best average in `learner.average`."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     schedule, plan = learner.schedule, loader.plan
@@ -247,7 +258,7 @@ def fit(
         default_root_dir=folder,
     )
     # The start is a candidate too: a residual model begins at PCA, and must not end below it.
-    start = {k: v.clone() for k, v in learner.average.module.state_dict().items()}
+    start = {k: v.clone() for k, v in learner.averaged.state_dict().items()}
     trainer.validate(learner, held_out, verbose=False)
     resume = checkpoints / "last.ckpt"
     began = time.perf_counter()
@@ -265,11 +276,11 @@ def _restore_best(
 ) -> float:
     score = float(best.best_model_score) if best.best_model_score is not None else math.inf
     if first_loss <= score:
-        learner.average.module.load_state_dict(start)
+        learner.averaged.load_state_dict(start)
         return first_loss
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "average.module."
-    learner.average.module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    learner.averaged.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return score
 
 

@@ -149,8 +149,9 @@ class Transform:
     def from_json(cls, state: dict[str, Any]) -> Transform:
         columns = []
         for entry in state["columns"]:
-            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-            columns.append(ColumnTransform(**{**fields, "column": Column(**entry["column"])}))
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            fields["column"] = Column(**entry["column"])
+            columns.append(ColumnTransform(**fields))
         return cls(tuple(columns), state["scaling"], layout_of(tuple(columns), state["scaling"]))
 
 
@@ -259,7 +260,9 @@ def layout_of(columns: tuple[ColumnTransform, ...], scaling: Scaling) -> Layout:
         if column.column.kind == "categorical":
             linear = min(column.num_levels, LINEAR_LEVELS + FIRST_LEVEL)
             levels = (level, level + linear)
-            blocks.append(Block(column.column.name, "categorical", code=code, num_levels=column.num_levels, levels=levels))
+            blocks.append(
+                Block(column.column.name, "categorical", code=code, num_levels=column.num_levels, levels=levels)
+            )
             level, code = level + linear, code + 1
         else:
             at = flag if has_flag else None

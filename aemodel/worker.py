@@ -62,7 +62,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
         devices,
     )
     if rank == 0:
-        best = learner.average.module.cpu().eval().requires_grad_(False)
+        best = learner.averaged.cpu().eval().requires_grad_(False)
         measured = reconstruct(best, HeldOutLoader(held_out, 0, 1))
         provenance = bundle.Provenance(**read_json(folder / "provenance.json"))
         calibration = calibrate(measured.errors, measured.latents)

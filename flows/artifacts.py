@@ -31,7 +31,9 @@ def markdown(outcome: Outcome) -> str:
         facts["PCA of the same width"] = f"{outcome.r2_pca:.4f} ({outcome.r2 - outcome.r2_pca:+.4f})"
     if outcome.gate is not None:
         facts["gate"] = "passed" if outcome.gate["passed"] else "**refused**: " + "; ".join(outcome.gate["reasons"])
-    facts["model"] = f"{outcome.model} version {outcome.model_version}" + (f" @{outcome.alias}" if outcome.alias else "")
+    facts["model"] = f"{outcome.model} version {outcome.model_version}" + (
+        f" @{outcome.alias}" if outcome.alias else ""
+    )
     if outcome.table:
         facts["table"] = f"`{outcome.table}` (version {outcome.table_version})"
     if outcome.report:

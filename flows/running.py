@@ -1,4 +1,4 @@
-"""What the flows share: a job with the environment laid over it, steps as tasks, artifacts, a failed gate as a failure."""
+"""What the flows share: the environment laid over the job, steps as tasks, artifacts, a refused gate as a failure."""
 
 from __future__ import annotations
 

@@ -42,7 +42,6 @@ def _training_key(_: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 def _as_task(step: Callable[..., Any], name: str, retries: int, cache: CachePolicy = NO_CACHE) -> Task[..., Any]:
     return task(
-        step,
         name=name,
         retries=retries,
         retry_delay_seconds=exponential_backoff(BACKOFF_SECONDS),
@@ -51,7 +50,7 @@ def _as_task(step: Callable[..., Any], name: str, retries: int, cache: CachePoli
         cache_policy=cache,
         persist_result=True,
         result_serializer="json",
-    )
+    )(step)
 
 
 #: Only training is cached: what it gives follows from snapshot, job and code alone. The others depend on what stands

@@ -27,7 +27,9 @@ NUM_STRANGEST = 5
 
 def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
     """The table that the job publishes to. Raises TableError if it may not lie there or a column exists already."""
-    table = Table.open(job.output_uri, local_path(job.dataset.uri) if _is_plain(job.dataset.uri) else Path(snapshot.base))
+    table = Table.open(
+        job.output_uri, local_path(job.dataset.uri) if _is_plain(job.dataset.uri) else Path(snapshot.base)
+    )
     digits = max(2, len(str(latent_dim - 1)))
     prefix = job.output.prefix
     names = [f"{prefix}{i:0{digits}d}" for i in range(latent_dim)]
@@ -35,7 +37,8 @@ def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
     taken = [n for n in names if n in snapshot.schema.names]
     if taken:
         raise TableError(
-            f"the output column {shown(taken[0])} exists in the dataset already; set output.prefix to another than '{prefix}'"
+            f"the output column {shown(taken[0])} exists in the dataset already; "
+            f"set output.prefix to another than '{prefix}'"
         )
     return table
 
@@ -63,7 +66,10 @@ def score(job: Job, version: str, work: Path) -> StagedTable:
     with table.lock():
         staging = table.begin(key)
         strangest = Strangest(NUM_STRANGEST, snapshot.schema.names, job.output.prefix)
-        parts = [_score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe) for i in range(len(snapshot.fragments))]
+        parts = [
+            _score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe)
+            for i in range(len(snapshot.fragments))
+        ]
         found = tuple(asdict(r) for r in strangest.rows())
         manifest = Manifest(key, job.name, version, snapshot.digest, recipe, tuple(parts), strangest=found)
         write_json(staging / MANIFEST, asdict(manifest))
@@ -116,7 +122,13 @@ def publish(staged: StagedTable) -> PublishedTable:
             current = table.commit(manifest)
     strangest = tuple(StrangeRow.from_json(r) for r in current.strangest)
     return PublishedTable(
-        str(table.path), current.table_version, current.rows, staged.changed, current.model, current.model_version, strangest
+        str(table.path),
+        current.table_version,
+        current.rows,
+        staged.changed,
+        current.model,
+        current.model_version,
+        strangest,
     )
 
 

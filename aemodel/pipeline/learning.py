@@ -109,7 +109,9 @@ def _tell(events: list[dict[str, Any]]) -> None:
 
 def _start_run(key: str, folder: Path, job: Job, registry: Registry) -> str:
     snapshot = Snapshot.load(folder / "snapshot.json")
-    params = {f"{section}.{k}": v for section in ("model", "training") for k, v in getattr(job, section).model_dump().items()}
+    params = {
+        f"{section}.{k}": v for section in ("model", "training") for k, v in getattr(job, section).model_dump().items()
+    }
     tags = {"aemodel.snapshot": snapshot.digest, "aemodel.job": job.training_digest, "aemodel.code": code_version()}
     run_id = registry.start_run(job.name, key, params, tags)
     registry.log_dataset(run_id, job.name, job.dataset.uri, snapshot.digest, snapshot.num_rows, snapshot.schema.names)
@@ -135,13 +137,24 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         figures = {"r2": found.r2, "r2_pca": found.r2_pca, "effective_rank": found.latents.effective_rank}
         registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
         if verdict.passed and not registry.promote(version, champion):
-            raise TrainingError(f"another run moved the alias {job.registry.alias!r} meanwhile; run again to compare with it")
+            raise TrainingError(
+                f"another run moved the alias {job.registry.alias!r} meanwhile; run again to compare with it"
+            )
         if not verdict.passed:
             registry.challenge(version)
         registry.finish(run_id)
     alias = job.registry.alias if verdict.passed else None
     return RegisteredVersion(
-        run.folder, run.key, version.name, version.number, run_id, verdict.passed, verdict.reasons, alias, found.r2, found.r2_pca
+        run.folder,
+        run.key,
+        version.name,
+        version.number,
+        run_id,
+        verdict.passed,
+        verdict.reasons,
+        alias,
+        found.r2,
+        found.r2_pca,
     )
 
 
@@ -176,7 +189,9 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
         strangest.add(batch, scored[-1])
     table = pa.Table.from_batches(scored, scorer.schema)
     label = prepared.schema.label
-    labels = tuple(_as_text(v) for v in prepared.held_out.column(label).slice(0, DRAWN_ROWS).to_pylist()) if label else None
+    labels = (
+        tuple(_as_text(v) for v in prepared.held_out.column(label).slice(0, DRAWN_ROWS).to_pylist()) if label else None
+    )
     page = render(
         Report(
             name=job.name,
