@@ -17,6 +17,7 @@ from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock
 
@@ -78,12 +79,21 @@ class Registry:
         self.uri = job.tracking_uri or f"sqlite:///{self.work / 'mlflow.db'}"
         if self.uri.startswith(("http://", "https://")):
             _ping(self.uri)
-        mlflow.set_tracking_uri(self.uri)
-        self.client = MlflowClient(self.uri)
-        if self.embedded:
-            self.work.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.work / ".mlflow.lock"):  # two processes may not create its tables at once
-                self._call("open the registry", lambda: self.client.search_experiments(max_results=1))
+        self.work.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.work / ".mlflow.lock"):  # two processes may not create a new database's tables at once
+            self._open()
+
+    def _open(self) -> None:
+        """The first call shows whether the address is one and lets us in. Raises TrackingServerError."""
+        try:
+            mlflow.set_tracking_uri(self.uri)
+            self.client = MlflowClient(self.uri)
+            self.client.search_experiments(max_results=1)
+        except Exception as error:  # stores raise errors of their own, of SQLAlchemy's, of the driver's
+            raise TrackingServerError(
+                f"the tracking server {redacted(self.uri)} cannot be used ({_first_line(error)}): "
+                "mend registry.tracking_uri or start the server"
+            ) from None
 
     def start_run(self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The id of the run for `key`; a run that was cut short is taken up again."""
@@ -266,10 +276,11 @@ def _input_type(fitted: ColumnTransform) -> Any:
 
 def _ping(uri: str) -> None:
     """A server that does not answer is found before any work is done. Raises TrackingServerError."""
-    reason = ""
+    reason, parts = "", urlsplit(uri)
+    health = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/health", "", ""))
     for attempt in range(PING_ATTEMPTS):
         try:
-            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PING_SECONDS):
+            with urllib.request.urlopen(health, timeout=PING_SECONDS):
                 return
         except urllib.error.HTTPError as error:
             if error.code < 500:  # it answers; whether it lets us in, the first call will show

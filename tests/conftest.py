@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, settings
+
+from aemodel.config import Job, parse_job
+from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.snapshot import Snapshot, open_snapshot
+from tests import tables
+
+settings.register_profile(
+    "aemodel", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("aemodel")
+
+
+@pytest.fixture(scope="session")
+def mixed_table() -> pa.Table:
+    return tables.mixed()
+
+
+@pytest.fixture(scope="session")
+def mixed_snapshot(mixed_table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """The mixed table as a folder of two files with row groups of 64 rows."""
+    folder = tmp_path_factory.mktemp("mixed")
+    tables.write(mixed_table.slice(0, 170), folder / "a.parquet")
+    tables.write(mixed_table.slice(170), folder / "b.parquet")
+    return open_snapshot(str(folder))
+
+
+@pytest.fixture(scope="session")
+def mixed_job(mixed_snapshot: Snapshot) -> Job:
+    data = {
+        "name": "mixed",
+        "dataset": {"uri": mixed_snapshot.uri, "key": ["row_id"], "label": "label"},
+        "model": {"latent_dim": 4, "hidden": [16]},
+    }
+    return parse_job(data, "job")
+
+
+@pytest.fixture(scope="session")
+def mixed_prepared(mixed_job: Job, mixed_snapshot: Snapshot) -> Prepared:
+    return prepare(mixed_job, mixed_snapshot, table_schema(mixed_snapshot, mixed_job.dataset))

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemodel.files import digest, read_json, whole_folder, write_bytes, write_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+
+
+@pytest.mark.parametrize("other", [{"a": 2}, {"b": 1}, [["a", 1]], {"a": "1"}, {"a": [1]}])
+def test_a_digest_depends_on_every_value(other: object) -> None:
+    assert digest(other) != digest({"a": 1})
+
+
+def test_a_digest_is_the_same_in_every_release() -> None:
+    assert digest({"é": [1, None]}) == "d6fcb21ad1f47a434a32bd8f76d2d9bb4b7ab0ab5e1c1ad3ce7cf78b2cbbaf35"
+
+
+def test_what_is_not_a_number_has_no_digest() -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        digest([float("nan")])
+
+
+@given(value=JSON)
+def test_json_is_read_back_as_written(value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_json(path, {"old": True})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, {"new": float("inf")})
+    assert read_json(path) == {"old": True}
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_a_write_that_fails_before_its_last_step_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.bin"
+    write_bytes(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["state.bin"]
+
+
+def test_a_whole_folder_takes_its_name_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "bundle"
+    with whole_folder(path) as partial:
+        (partial / "inner").mkdir()
+        (partial / "inner" / "file").write_text("x")
+        assert not path.exists()
+    assert (path / "inner" / "file").read_text() == "x"
+    assert os.listdir(path.parent) == ["bundle"]
+
+
+def test_a_whole_folder_replaces_the_one_before_and_keeps_none_of_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    for name in ("first", "second"):
+        with whole_folder(path) as partial:
+            (partial / name).touch()
+    assert os.listdir(path) == ["second"]
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_folder_that_fails_on_the_way_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    with whole_folder(path) as partial:
+        (partial / "first").touch()
+    with pytest.raises(RuntimeError, match="half way"), whole_folder(path) as partial:
+        (partial / "second").touch()
+        raise RuntimeError("half way")
+    assert os.listdir(path) == ["first"]
+    assert os.listdir(tmp_path) == ["bundle"]
