@@ -45,11 +45,19 @@ def strings(array: pa.Array) -> pa.Array:
     """A string array, null where missing; numbers and dates are written as Arrow writes them."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if pa.types.is_floating(array.type):  # 3.0 read back from pandas is the level "3" that was trained on
-        whole = pc.all(pc.equal(pc.round(array), array)).as_py()
-        if whole in (True, None):
-            array = array.cast(pa.int64(), safe=False)
+    if pa.types.is_floating(array.type):
+        return _float_levels(array)
     return array if array.type == pa.string() else array.cast(pa.string())
+
+
+def _float_levels(array: pa.Array) -> pa.Array:
+    """Cell by cell: a whole number is written as an integer (3.0 read back from pandas is the level "3")."""
+    if pa.types.is_float16(array.type):
+        array = array.cast(pa.float32())
+    known = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
+    whole = pc.and_(pc.equal(pc.round(known), known), pc.less_equal(pc.abs(known), 2.0**53))
+    integers = pc.if_else(whole, known, pa.scalar(0, array.type)).cast(pa.int64()).cast(pa.string())
+    return integers if pc.all(whole).as_py() else pc.if_else(whole, integers, known.cast(pa.string()))
 
 
 def vectors(array: pa.Array, size: int) -> np.ndarray:

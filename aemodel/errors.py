@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit, urlunsplit
 
 
 class AemodelError(Exception):
@@ -46,6 +45,10 @@ class TableError(InputError):
 
 class TrackingServerError(InputError):
     """The tracking server that the job names does not answer."""
+
+
+class NoVersion(InputError):
+    """There is nothing to score with: the job names a model or an alias that the registry does not hold."""
 
 
 class BundleError(InputError):
@@ -101,12 +104,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def redacted(uri: str) -> str:
     """The address without user, password, token or query: what may stand in logs, tags and metadata."""
-    parts = urlsplit(uri)
-    if not parts.netloc and not parts.query:
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
         return uri
-    host = parts.netloc.rpartition("@")[2]
-    hidden = "***@" if "@" in parts.netloc else ""
-    return urlunsplit((parts.scheme, hidden + host, parts.path, "", ""))
+    netloc, slash, path = re.split(r"[?#]", rest)[0].partition("/")
+    _, at, host = netloc.rpartition("@")
+    return f"{scheme}://{'***@' if at else ''}{host}{slash}{path}"
 
 
 def without_secrets(text: str) -> str:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import base64
 import fnmatch
-import glob
 import hashlib
-import os
 import posixpath
 import re
 import struct
@@ -223,19 +221,20 @@ def _globbed(uri: str) -> tuple[pafs.FileSystem, str, list[pafs.FileInfo], list[
         raise SnapshotError(f"no such folder: {shown(redacted(root))}; check dataset.uri")
     files, ignored = _data_files(filesystem, base)
     relative = {posixpath.relpath(f.path, base): f for f in files}
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        named = {p.replace(os.sep, "/") for p in glob.glob(pattern, root_dir=base, recursive=True)}
-        chosen = {p for p in relative if p in named or any(parent in named for parent in _parents(p))}
-    else:
-        chosen = {p for p in relative if fnmatch.fnmatchcase(p, pattern)}
+    steps = [s for s in pattern.split("/") if s]
+    chosen = [p for p in relative if _matches(p.split("/"), steps)]
     if not chosen:
         raise SnapshotError(f"nothing matches {shown(redacted(uri))}; check dataset.uri")
     return filesystem, base, [relative[p] for p in sorted(chosen)], ignored
 
 
-def _parents(path: str) -> Iterator[str]:
-    while path := posixpath.dirname(path):
-        yield path
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Step by step, `**` for any number of them; a folder that matches brings all that is in it."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(path[i:], pattern[1:]) for i in range(len(path)))
+    return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
 
 
 def _data_files(filesystem: pafs.FileSystem, base: str) -> tuple[list[pafs.FileInfo], list[str]]:

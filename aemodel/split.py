@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from aemodel import cells
 from aemodel.config import SplitJob
+from aemodel.errors import JobError, shown
 from aemodel.schema import Column, TableSchema, natural_kind
 
 
@@ -31,10 +32,16 @@ class Split:
 
 
 def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:
-    """The split that a job means; one by time still wants its threshold (`with_threshold`)."""
+    """The split that a job means; one by time still wants its threshold. Raises JobError for a column unfit for it."""
     if job.column is None:
         return Split("hash", schema.inputs, job.holdout)
     kind = natural_kind(types.field(job.column).type)
+    if kind in (None, "vector") or (job.by == "time" and kind in ("boolean", "categorical")):
+        needs = "a column of times or numbers" if job.by == "time" else "a column of single values"
+        raise JobError(
+            f"dataset.split.column names {shown(job.column)}, which is {types.field(job.column).type}; "
+            f"split by {job.by} needs {needs}"
+        )
     if job.by == "time":
         return Split("time", (Column(job.column, "datetime" if kind == "datetime" else "numeric"),), job.holdout)
     return Split(

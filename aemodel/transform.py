@@ -58,7 +58,10 @@ class ColumnTransform:
         read = self.column.cells(array)
         if not isinstance(read, np.ndarray):
             return self._codes(read)
-        unusable = int(np.isnan(read).sum()) - array.null_count * (1 if read.ndim == 1 else self.column.size)
+        absent = array.null_count
+        if read.ndim == 2:
+            absent = absent * self.column.size + pc.list_flatten(array).null_count
+        unusable = int(np.isnan(read).sum()) - absent
         if self.column.kind == "datetime":
             read = cells.calendar(read)
         matrix = read.reshape(len(read), -1)

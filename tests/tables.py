@@ -18,6 +18,7 @@ from aemodel.statistics import Statistics, row_priorities
 from aemodel.transform import Scaling, Transform, fit
 
 CARRIERS = ("AA", "DL", "UA", "WN")
+VECTOR = pa.list_(pa.field("element", pa.float32()), 3)
 INPUTS = ("amount", "count", "price", "flag", "carrier", "colour", "day", "seen", "logged", "clock", "profile")
 
 
@@ -46,8 +47,8 @@ def mixed(rows: int = 300, seed: int = 0) -> pa.Table:
             "day": pa.array([date(2024, 1, 1) + timedelta(days=int(d)) for d in days]),
             "seen": pa.array(moments, pa.timestamp("us"), mask=absent[3]),
             "logged": pa.array(moments, pa.timestamp("ms", tz="UTC")),
-            "clock": pa.array([time(int(s) // 3600, int(s) // 60 % 60, int(s) % 60) for s in seconds], pa.time32("s")),
-            "profile": pa.FixedSizeListArray.from_arrays(pa.array(profile.ravel()), 3),
+            "clock": pa.array([time(int(s) // 3600, int(s) // 60 % 60, int(s) % 60) for s in seconds], pa.time32("ms")),
+            "profile": pa.FixedSizeListArray.from_arrays(pa.array(profile.ravel()), type=VECTOR),
             "label": pa.array([f"class-{g % 2}" for g in group]),
         }
     )
@@ -95,6 +96,7 @@ def statistics_of(schema: TableSchema, batches: Sequence[pa.RecordBatch]) -> Sta
 
 def transform_of(table: pa.Table, scaling: Scaling = "quantile", job: DatasetJob | None = None) -> Transform:
     """A transform fitted on all rows of a table; without a job, every column but `row_id` and `label` is an input."""
+    table = plain(table)
     keys = tuple(n for n in ("row_id",) if n in table.column_names)
     label = "label" if "label" in table.column_names else None
     schema = schema_of(table, job or DatasetJob(uri="-", key=keys, label=label))

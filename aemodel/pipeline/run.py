@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from aemodel import memory
 from aemodel.config import Job
-from aemodel.errors import RegistryError, shown
+from aemodel.errors import NoVersion, shown
 from aemodel.pipeline.applying import champion_version, publish, score
 from aemodel.pipeline.learning import evaluate_and_register, prepare_run, train, write_report
 from aemodel.pipeline.references import PublishedTable, RegisteredVersion, StagedTable, TrainedRun
@@ -101,12 +101,6 @@ def run_score(job: Job, work: Path, call: Call = _directly) -> Outcome:
 def run_report(job: Job, work: Path, call: Call = _directly) -> Outcome:
     """The report once more, of a run that is done; what is not done yet is done first."""
     return run_train(job, work, call)
-
-
-class NoVersion(RegistryError):
-    """There is nothing to score with: the job names a model or alias that the registry does not hold."""
-
-    exit_code = 2
 
 
 def _learn(job: Job, work: Path, step: _Timed) -> dict[str, Any]:

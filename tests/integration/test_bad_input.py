@@ -1,0 +1,105 @@
+"""Bad input: one line that says what, where and what to do; exit code 2; the output as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.integration.house import House, aemodel
+
+
+def _small(path: Path, **columns: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"a": np.arange(100) % 7, "b": np.arange(100) % 5} | columns), path)
+
+
+def _truncated(root: Path) -> str:
+    _small(root / "t" / "a.parquet")
+    whole = (root / "t" / "a.parquet").read_bytes()
+    (root / "t" / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    return f"dataset: {{uri: {root}/t}}"
+
+
+def _folder_of(root: Path, name: str) -> str:
+    (root / "csv").mkdir()
+    (root / "csv" / name).write_text("a,b\n1,2\n")
+    return f"dataset: {{uri: {root}/csv}}"
+
+
+def _empty(root: Path) -> str:
+    (root / "empty").mkdir()
+    return f"dataset: {{uri: {root}/empty}}"
+
+
+def _varying(root: Path) -> str:
+    _small(root / "v" / "a.parquet", v=[[1.0, 2.0]] * 99 + [[1.0]])
+    return f"dataset: {{uri: {root}/v}}"
+
+
+def _varying_late(root: Path) -> str:
+    rows = 70_000
+    table = pa.table({"a": np.arange(rows) % 7, "v": [[1.0, 2.0]] * (rows - 1) + [[1.0]]})
+    (root / "w").mkdir()
+    pq.write_table(table, root / "w" / "a.parquet")
+    return f"dataset: {{uri: {root}/w}}"
+
+
+def _fine(root: Path, more: str = "", **columns: object) -> str:
+    _small(root / "f" / "a.parquet", **columns)
+    return f"dataset: {{uri: {root}/f{more}}}"
+
+
+CASES = {
+    "no such path": (lambda r: f"dataset: {{uri: {r}/nowhere}}", "no such file or folder: '.*nowhere'; check dataset.uri"),
+    "an empty folder": (_empty, "no Parquet files in '.*empty' .it is empty.; give"),
+    "a folder of CSV": (lambda r: _folder_of(r, "x.csv"), r"no Parquet files in '.*csv' \(found 1 .csv\); give"),
+    "a truncated file among good ones": (_truncated, "'b.parquet' is not a readable Parquet file .*; restore or remove it"),
+    "an unknown key": (lambda r: _fine(r) + "\nmodel: {latent_dims: 3}", "unknown key 'model.latent_dims'; did you mean 'latent_dim'"),
+    "a label that does not exist": (lambda r: _fine(r, ", label: c"), "dataset.label names 'c', which is not a column"),
+    "all columns left out": (lambda r: _fine(r, ", exclude: [a, b]"), "no column is left to learn from .*'a': excluded by the job"),
+    "a vector whose length varies": (_varying, "column 'v' holds lists of 1 to 2 numbers: .*mend or exclude it"),
+    "a vector whose length varies late": (_varying_late, "column 'v' holds vectors of 1 to 2 numbers .*mend or exclude it"),
+    "an output inside the input": (lambda r: _fine(r) + f"\noutput: {{uri: {r}/f/features}}", "lies inside the dataset .*; choose another folder"),
+    "an output column that exists": (lambda r: _fine(r, ae_03=np.arange(100) % 3), "the output column 'ae_03' exists in the dataset already; set output.prefix"),
+    "a tracking server that does not answer": (
+        lambda r: _fine(r) + "\nregistry: {tracking_uri: 'http://me:secret@127.0.0.1:9'}",
+        r"tracking_uri http://\*\*\*@127.0.0.1:9 does not answer .*: start the server or mend the address",
+    ),
+    "a tracking address of no known kind": (
+        lambda r: _fine(r) + "\nregistry: {tracking_uri: 'gopher://hole'}",
+        "the tracking server gopher://hole cannot be used .*mend registry.tracking_uri",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_refused_in_one_line_and_changes_nothing(case: str, tmp_path: Path) -> None:
+    build, expected = CASES[case]
+    job = tmp_path / "job.yaml"
+    text = build(tmp_path)
+    job.write_text(text if "output:" in text else f"{text}\noutput: {{uri: {tmp_path}/features}}")
+    before = {p for p in tmp_path.rglob("*")}
+    done = aemodel("run", job, "--work-dir", tmp_path / "work")
+    said = [line for line in done.errors.splitlines() if line.startswith("aemodel: ")]
+    assert done.code == 2, done.errors
+    assert len(said) == 1 and "Traceback" not in done.errors
+    import re
+
+    assert re.search(expected, said[0]), said[0]
+    assert {p for p in tmp_path.rglob("*") if "work" not in p.parts} == before
+
+
+def test_a_bad_run_leaves_a_published_table_as_it_was(house: House) -> None:
+    before = sorted((p, p.stat().st_mtime_ns) for p in (house.root / "features").rglob("*"))
+    job = house.variant("bad", lambda text: text.replace("channel", "chanel"))
+    done = aemodel("run", job, "--work-dir", house.work)
+    assert done.code == 2 and "did you mean 'channel'?" in done.errors
+    assert sorted((p, p.stat().st_mtime_ns) for p in (house.root / "features").rglob("*")) == before
+
+
+def test_scoring_without_a_registered_version_is_refused(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(_fine(tmp_path) + f"\nname: unborn\noutput: {{uri: {tmp_path}/features}}")
+    done = aemodel("score", job, "--work-dir", tmp_path / "work")
+    assert done.code == 2 and "no version of 'unborn' has the alias 'champion': train one first" in done.errors

@@ -1,0 +1,38 @@
+"""The gate in a whole run: a refused version is registered, not promoted, and the table stays the champion's."""
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from tests.integration.house import aemodel, build_house
+
+
+def _alias(client: MlflowClient, alias: str) -> str:
+    return str(client.get_model_version_by_alias("orders", alias).version)
+
+
+def test_a_refused_version_is_registered_and_the_champion_goes_on_scoring(tmp_path: Path) -> None:
+    house = build_house(tmp_path)
+    strict = house.variant("strict", lambda t: t.replace("latent_dim: 4", "latent_dim: 2") + "gate: {min_gain_over_pca: 0.9}")
+    done = aemodel("run", strict, "--work-dir", house.work, "--json")
+    assert done.code == 3
+    assert done.json["gate"]["passed"] is False and "the gate asks for +0.9" in done.json["gate"]["reasons"][0]
+    assert done.json["model_version"] == "2" and done.json["alias"] is None
+    assert done.json["changed"] is False and done.json["table_version"] == 1
+    assert "REFUSED" in done.errors
+
+    client = MlflowClient(f"sqlite:///{house.work / 'mlflow.db'}")
+    assert _alias(client, "champion") == "1"
+    assert _alias(client, "challenger") == "2"
+    assert "the gate asks for" in client.get_model_version("orders", "2").tags["aemodel.gate"]
+
+    # Fewer latents explain less: worse than the champion on the same rows, though better than PCA of its own width.
+    worse = house.variant("worse", lambda t: t.replace("latent_dim: 4", "latent_dim: 1"))
+    refused = aemodel("run", worse, "--work-dir", house.work, "--json")
+    assert refused.code == 3 and "below the champion's" in refused.json["gate"]["reasons"][0]
+
+    better = house.variant("better", lambda t: t.replace("latent_dim: 4", "latent_dim: 6"))
+    promoted = aemodel("run", better, "--work-dir", house.work, "--json")
+    assert promoted.code == 0 and promoted.json["alias"] == "champion", promoted.errors
+    assert promoted.json["changed"] is True and promoted.json["table_version"] == 2
+    assert _alias(client, "champion") == promoted.json["model_version"]

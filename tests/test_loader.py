@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemodel.config import Job
+from aemodel.errors import SnapshotChanged, TrainingError
+from aemodel.layout import EncodedRows
+from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
+from aemodel.model import Batch
+from aemodel.plan import Plan, TrainingGroup, Window, plan_for
+from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.snapshot import Snapshot, open_snapshot
+from tests import tables
+
+
+class SmallWindows(Plan):
+    """A plan for little memory, so that a small epoch has several windows."""
+
+    def windows(self, epoch: int, rank: int, window_rows: int = 64) -> list[Window]:
+        return super().windows(epoch, rank, window_rows)
+
+
+GROUPS = tuple(TrainingGroup(i // 2, i % 2, rows) for i, rows in enumerate([70, 13, 0, 90, 41]))
+
+
+def small(world_size: int = 1, batch_size: int = 16, seed: int = 0) -> SmallWindows:
+    plan = plan_for(GROUPS, world_size, batch_size, seed)
+    return SmallWindows(plan.groups, plan.world_size, plan.batch_size, plan.seed)
+
+
+def named_rows(group: TrainingGroup) -> EncodedRows:
+    """Rows whose values say where they come from."""
+    place = [[group.fragment, group.row_group, i] for i in range(group.rows)]
+    return EncodedRows(np.array(place, np.float32), np.zeros((group.rows, 0), np.int32))
+
+
+def places(batches: list[Batch]) -> list[tuple[float, ...]]:
+    return [tuple(row) for batch in batches for row in batch.values.tolist()]
+
+
+def equal(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x.values.nan_to_num(99), y.values.nan_to_num(99)) and torch.equal(x.codes, y.codes)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_the_ranks_together_read_the_plan_s_rows_once_each(world_size: int) -> None:
+    plan = small(world_size)
+    epochs = [list(TrainingLoader(plan, rank, named_rows)) for rank in range(world_size)]
+    assert {len(e) for e in epochs} == {plan.steps}
+    found = [place for epoch in epochs for place in places(epoch)]
+    expected = {
+        (e.group.fragment, e.group.row_group, i)
+        for rank in range(world_size)
+        for window in plan.windows(0, rank)
+        for e in window.extents
+        for i in range(e.start, e.stop)
+    }
+    assert len(found) == len(set(found)) == plan.steps * world_size * plan.batch_size
+    assert set(found) == expected
+
+
+def test_every_batch_is_whole_and_the_length_is_their_count() -> None:
+    loader = TrainingLoader(small(2), 0, named_rows)
+    batches = list(loader)
+    assert len(batches) == len(loader) > 4
+    assert {len(b.values) for b in batches} == {16}
+
+
+def test_each_epoch_has_an_order_of_its_own() -> None:
+    loader = TrainingLoader(small(), 0, named_rows)
+    first, second = places(list(loader)), places(list(loader))
+    assert loader.epoch == 1
+    assert first != second
+
+
+@given(st.integers(1, 3), st.integers(0, 6), st.integers(0, 2))
+def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, step: int, epoch: int) -> None:
+    plan = small(world_size, batch_size=10)
+    rank = world_size - 1
+    whole = TrainingLoader(plan, rank, named_rows)
+    for _ in range(epoch):
+        list(whole)
+    batches, states = [], [whole.state_dict()]
+    for batch in whole:
+        batches.append(batch)
+        states.append(whole.state_dict())
+    following = list(whole)
+    step = min(step, len(batches))
+    resumed = TrainingLoader(plan, rank, named_rows)
+    resumed.load_state_dict(json.loads(json.dumps(states[step])))
+    rest = list(resumed)
+    if states[step]["step"] == len(batches):
+        assert equal(rest, following)
+    elif step or not epoch:
+        assert equal(rest, batches[step:])
+        assert equal(list(resumed), following)
+
+
+def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:
+    plan = small(batch_size=10)
+    loader = TrainingLoader(plan, 0, named_rows)
+    loader.load_state_dict({**loader.state_dict(), "step": plan.steps - 1})
+    asked: list[TrainingGroup] = []
+
+    def read(group: TrainingGroup) -> EncodedRows:
+        asked.append(group)
+        return named_rows(group)
+
+    loader.read = read
+    assert len(list(loader)) == 1
+    assert set(asked) == {e.group for e in plan.windows(0, 0)[-1].extents}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"version": 0},
+        {"plan": None},
+        {"plan": {"rows": 1}},
+        {"plan": {"world_size": 2}},
+        {"plan": {"batch_size": 8}},
+        {"plan": {"seed": 1}},
+    ],
+)
+def test_the_state_of_another_plan_is_refused_with_the_remedy(other: dict[str, Any]) -> None:
+    loader = TrainingLoader(small(), 0, named_rows)
+    state = loader.state_dict()
+    plan = other.get("plan")
+    altered = {**state, **other, **({"plan": {**state["plan"], **plan}} if plan else {})}
+    with pytest.raises(TrainingError, match="does not fit this run .*: resume with the same devices and batch size"):
+        loader.load_state_dict(altered)
+    assert loader.state_dict() == state
+
+
+def test_a_real_row_group_is_its_training_rows_encoded(mixed_snapshot: Snapshot, mixed_prepared: Prepared) -> None:
+    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
+    assert mixed_prepared.num_training + mixed_prepared.num_held_out == mixed_snapshot.num_rows
+    for group in mixed_prepared.groups:
+        (batch,) = mixed_snapshot.read(group.fragment, group.row_group, mixed_snapshot.schema.names)
+        training = batch.take(np.flatnonzero(~mixed_prepared.split.held_out(batch)))
+        expected = mixed_prepared.transform.apply(training)
+        assert len(read(group)) == group.rows
+        np.testing.assert_array_equal(read(group).values, expected.values)
+        np.testing.assert_array_equal(read(group).codes, expected.codes)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10_000, 2**30])
+def test_the_rows_are_the_same_whatever_is_kept(
+    mixed_snapshot: Snapshot, mixed_prepared: Prepared, cache_bytes: int
+) -> None:
+    plan = plan_for(mixed_prepared.groups, 2, 16, 0)
+    epochs = []
+    for size in (cache_bytes, 2**30):
+        read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, size)
+        loader = TrainingLoader(plan, 1, read)
+        epochs.append([*loader, *loader])
+        assert sum(rows.nbytes for rows in read._kept.values()) + read.free_bytes == size
+        assert read.free_bytes >= 0
+    assert equal(*epochs)
+
+
+def test_a_row_group_that_is_kept_is_not_decoded_again(mixed_snapshot: Snapshot, mixed_prepared: Prepared) -> None:
+    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
+    assert read(mixed_prepared.groups[0]) is read(mixed_prepared.groups[0])
+
+
+def test_a_file_that_changes_during_an_epoch_ends_it_with_its_name(tmp_path: Path, mixed_job: Job) -> None:
+    path = tables.write(tables.mixed(), tmp_path / "data" / "a.parquet")
+    snapshot = open_snapshot(str(path))
+    prepared = prepare(mixed_job, snapshot, table_schema(snapshot, mixed_job.dataset))
+    tables.write(tables.mixed(310), path)
+    read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
+    with pytest.raises(SnapshotChanged, match=r"a\.parquet"):
+        list(TrainingLoader(plan_for(prepared.groups, 1, 16, 0), 0, read))
+
+
+@given(st.integers(0, 50), st.integers(1, 5), st.integers(1, 20))
+def test_the_ranks_share_the_held_out_rows(count: int, world_size: int, batch_rows: int) -> None:
+    rows = replace(named_rows(TrainingGroup(0, 0, count)))
+    loaders = [HeldOutLoader(rows, rank, world_size, batch_rows) for rank in range(world_size)]
+    batches = [list(loader) for loader in loaders]
+    assert [len(loader) for loader in loaders] == [len(b) for b in batches]
+    assert sorted(p[2] for part in batches for p in places(part)) == list(range(count))
