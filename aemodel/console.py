@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from aemodel.errors import AemodelError, GateRefused, shown
+from aemodel.errors import AemodelError, GateRefused, plain
 
 if TYPE_CHECKING:
     from aemodel.pipeline import Outcome
@@ -55,8 +55,12 @@ def summary(outcome: Outcome) -> str:
     if outcome.strangest:
         lines += ["", "  the strangest rows"]
         lines += [_strange(i + 1, row) for i, row in enumerate(outcome.strangest)]
+    lines += [
+        "",
+        f"  took      {outcome.seconds['total']:.0f} s, at most {outcome.peak_memory_mb:,.0f} MB of private memory",
+    ]
     if outcome.report:
-        lines += ["", f"  report    {outcome.report}"]
+        lines += [f"  report    {outcome.report}"]
     if outcome.table:
         lines += [
             f"  table     {outcome.table} (version {outcome.table_version})",
@@ -68,9 +72,9 @@ def summary(outcome: Outcome) -> str:
 
 def _strange(place: int, row: dict[str, Any]) -> str:
     """One row: its score, then the reasons with their cells, then some others that tell which row it is."""
-    cells = dict(row["cells"])
-    reasons = ", ".join(f"{shown(n, 30)[1:-1]} = {cells.get(n, '?')}" for n in row["reasons"])
-    others = [f"{shown(n, 20)[1:-1]} {v}" for n, v in cells.items() if n not in row["reasons"] and v != "missing"]
+    cells = {name: plain(text, 40) for name, text in row["cells"]}
+    reasons = ", ".join(f"{plain(n, 30)} = {cells.get(n, '?')}" for n in row["reasons"])
+    others = [f"{plain(n, 30)} {v}" for n, v in cells.items() if n not in row["reasons"] and v != "missing"]
     return f"  {place}. score {row['error']:,.0f}: {reasons}\n     ({', '.join(others[:8])})"
 
 

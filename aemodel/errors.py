@@ -85,11 +85,15 @@ class GateRefused(AemodelError):
     exit_code = 3
 
 
+def plain(text: object, limit: int = 80) -> str:
+    """Text from the data on one line of a terminal: control characters escaped, cut at `limit`."""
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+
+
 def shown(name: object, limit: int = 80) -> str:
-    """A name from the data as it may stand in a message: quoted, control characters escaped, cut at `limit`."""
-    text = str(name)
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"'{escaped if len(escaped) <= limit else escaped[: limit - 1] + '…'}'"
+    """A name from the data as it stands in a message: as `plain`, and quoted."""
+    return f"'{plain(name, limit)}'"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

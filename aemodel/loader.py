@@ -85,7 +85,7 @@ class TrainingLoader:
         size, done = self.plan.batch_size, 0
         waiting: list[Window] = []
         for window in self.plan.windows(self.epoch, self.rank):
-            if done + window.steps > self.step:
+            if waiting or done + window.steps > self.step:
                 waiting.append(window)
             else:
                 done += window.steps

@@ -141,7 +141,7 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema) -> Prepared:
         transform,
         axes,
         tuple(groups),
-        held_out if held_out.num_rows else _first_rows(snapshot, schema, held_out.schema),
+        held_out if held_out.num_rows else _first_rows(snapshot, held_out.schema),
         num_held_out,
         held_out.num_rows == 0,
         statistics.summary(),
@@ -206,10 +206,9 @@ def _kept_columns(snapshot: Snapshot, schema: TableSchema) -> list[str]:
     return [n for n in snapshot.schema.names if n in kept]
 
 
-def _first_rows(snapshot: Snapshot, schema: TableSchema, types: pa.Schema) -> pa.Table:
+def _first_rows(snapshot: Snapshot, types: pa.Schema) -> pa.Table:
     """For a table too small to hold a row out: its own rows, so that every later step has some to look at."""
-    sample = snapshot.sample(snapshot.schema.names, rows=1_024)
-    return pa.Table.from_batches(sample).select(_kept_columns(snapshot, schema)).cast(types)
+    return pa.Table.from_batches(snapshot.sample(types.names, rows=1_024), types)
 
 
 def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from aemodel.errors import PublishError, TableError, redacted, shown
 from aemodel.files import read_json, sync_file, sync_folder, write_json
+from aemodel.snapshot import local_path
 
 MANIFEST = "_manifest.json"
 CURRENT = "current"
@@ -77,12 +78,12 @@ class Table:
     @classmethod
     def open(cls, uri: str, dataset: Path | None) -> Table:
         """Check where a job wants its output. `dataset` is the input's local path. Raises TableError."""
-        if "://" in uri and not uri.startswith("file://"):
+        root = local_path(uri)
+        if root is None:
             raise TableError(
                 f"output.uri {shown(redacted(uri))}: format parquet publishes to a local or mounted folder; "
                 "give such a path"
             )
-        root = Path(uri.removeprefix("file://")).expanduser().resolve()
         if dataset is not None:
             folder = dataset if dataset.is_dir() else dataset.parent
             if root == dataset or (dataset.is_dir() and root.is_relative_to(folder)):
@@ -230,6 +231,11 @@ def _same(a: pa.Array, b: pa.Array) -> bool:
     if pa.types.is_floating(a.type):
         nulls = a.is_null().equals(b.is_null())
         return nulls and bool(np.array_equal(a.to_numpy(False), b.to_numpy(False), equal_nan=True))
-    if pa.types.is_fixed_size_list(a.type) or pa.types.is_list(a.type):
-        return len(a) == len(b) and a.is_null().equals(b.is_null()) and _same(a.flatten(), b.flatten())
+    if len(a) != len(b) or not a.is_null().equals(b.is_null()):
+        return False
+    if pa.types.is_struct(a.type):
+        return all(_same(x, y) for x, y in zip(a.flatten(), b.flatten(), strict=True))
+    if pa.types.is_fixed_size_list(a.type) or pa.types.is_list(a.type) or pa.types.is_large_list(a.type):
+        alike = pc.list_value_length(a).equals(pc.list_value_length(b))
+        return alike and _same(a.flatten(), b.flatten())
     return False

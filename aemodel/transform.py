@@ -64,7 +64,7 @@ class ColumnTransform:
         unusable = int(np.isnan(read).sum()) - absent
         if self.column.kind == "datetime":
             read = cells.calendar(read)
-        matrix = read.reshape(len(read), -1)
+        matrix = read if read.ndim == 2 else read[:, None]
         if self.knots:
             matrix = _piecewise(matrix[:, 0], np.array(self.knots), np.array(self.scores))[:, None]
         scaled = (matrix - np.array(self.mean)) / np.array(self.std)

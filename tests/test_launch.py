@@ -22,7 +22,9 @@ def ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         script.write_text("import json, os, sys, time, pathlib\nfolder = pathlib.Path(sys.argv[1])\n" + program)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         monkeypatch.setattr(
-            launch, "_command", lambda folder, devices: [*torchrun, f"--nproc-per-node={devices}", str(script), str(folder)]
+            launch,
+            "_command",
+            lambda folder, devices: [*torchrun, f"--nproc-per-node={devices}", str(script), str(folder)],
         )
         run = tmp_path / "run"
         run.mkdir()

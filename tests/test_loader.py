@@ -85,7 +85,7 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
     assert first != second
 
 
-@given(st.integers(1, 3), st.integers(0, 6), st.integers(0, 2))
+@given(st.integers(1, 3), st.integers(0, 25), st.integers(0, 2))
 def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, step: int, epoch: int) -> None:
     plan = small(world_size, batch_size=10)
     rank = world_size - 1
@@ -100,12 +100,9 @@ def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, st
     step = min(step, len(batches))
     resumed = TrainingLoader(plan, rank, named_rows)
     resumed.load_state_dict(json.loads(json.dumps(states[step])))
-    rest = list(resumed)
-    if states[step]["step"] == len(batches):
-        assert equal(rest, following)
-    elif step or not epoch:
-        assert equal(rest, batches[step:])
-        assert equal(list(resumed), following)
+    if step < len(batches):
+        assert equal(list(resumed), batches[step:])
+    assert equal(list(resumed), following)
 
 
 def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:

@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, TaskRunSort
 
 from aemodel.config import Job, load_job
 from aemodel.errors import GateRefused, SnapshotError
@@ -37,7 +37,11 @@ def _task_runs() -> dict[str, TaskRun]:
     """Those of the last flow run, by task."""
     with get_client(sync_client=True) as client:
         (last,) = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
-        found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[last.id])), limit=50)
+        found = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[last.id])),
+            sort=TaskRunSort.EXPECTED_START_TIME_DESC,
+            limit=50,
+        )
     return {run.name.rsplit("-", 1)[0]: run for run in found}
 
 
@@ -71,7 +75,12 @@ def test_score_alone_uses_the_registered_version(root: Path, job: Job) -> None:
 def test_a_run_leaves_a_summary_and_a_table_of_the_strangest_rows(root: Path, job: Job) -> None:
     with get_client(sync_client=True) as client:
         for key, text in (("orders-summary", "PCA of the same width"), ("orders-strangest", "order_id")):
-            found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=5)
+            found = client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+                sort=ArtifactSort.CREATED_DESC,
+                limit=5,
+                offset=0,
+            )
             assert found and text in str(found[0].data)
 
 

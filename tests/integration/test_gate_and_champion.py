@@ -13,7 +13,9 @@ def _alias(client: MlflowClient, alias: str) -> str:
 
 def test_a_refused_version_is_registered_and_the_champion_goes_on_scoring(tmp_path: Path) -> None:
     house = build_house(tmp_path)
-    strict = house.variant("strict", lambda t: t.replace("latent_dim: 4", "latent_dim: 2") + "gate: {min_gain_over_pca: 0.9}")
+    strict = house.variant(
+        "strict", lambda t: t.replace("latent_dim: 4", "latent_dim: 2") + "gate: {min_gain_over_pca: 0.9}"
+    )
     done = aemodel("run", strict, "--work-dir", house.work, "--json")
     assert done.code == 3
     assert done.json["gate"]["passed"] is False and "the gate asks for +0.9" in done.json["gate"]["reasons"][0]

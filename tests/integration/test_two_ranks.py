@@ -7,8 +7,12 @@ from tests.integration.house import House, aemodel
 
 
 def test_two_ranks_reach_the_loss_of_one_with_the_same_global_batch(house: House, tmp_path: Path) -> None:
-    two = house.variant("two", lambda t: t.replace("name: orders", "name: two").replace("max_epochs", "devices: 2, max_epochs"))
-    two.write_text(two.read_text().replace("/features", "/two_features").replace(f"{house.root}/two", f"{tmp_path}/two"))
+    two = house.variant(
+        "two", lambda t: t.replace("name: orders", "name: two").replace("max_epochs", "devices: 2, max_epochs")
+    )
+    two.write_text(
+        two.read_text().replace("/features", "/two_features").replace(f"{house.root}/two", f"{tmp_path}/two")
+    )
     done = aemodel("run", two, "--work-dir", tmp_path / "work", "--json")
     assert done.code == 0, done.errors
     (run,) = (tmp_path / "work" / "runs").glob("two-*/")

@@ -45,7 +45,16 @@ def test_features_and_scores_are_finite_and_ranks_are_shares(house: House) -> No
     table = _table(house)
     assert np.isfinite(table.filter(regex=r"ae_\d|ae_error").to_numpy()).all()
     assert table["ae_error_rank"].between(0, 1).all()
-    assert set(table["ae_reason_1"].dropna()) <= {"price", "weight", "days", "carrier", "gift", "placed", "scan", "region"}
+    assert set(table["ae_reason_1"].dropna()) <= {
+        "price",
+        "weight",
+        "days",
+        "carrier",
+        "gift",
+        "placed",
+        "scan",
+        "region",
+    }
     assert (table["ae_model_version"] == "1").all()
 
 

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aemodel import memory
+from aemodel.memory import private_bytes, watched
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
+
+MEGABYTE = 2**20
+HOLD = "import sys; held = b'x' * (64 * 2**20); print('held', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "INTERVAL_SECONDS", 0.02)
+
+
+def test_what_a_block_allocates_is_seen_after_it_was_freed() -> None:
+    before = private_bytes(os.getpid()) / MEGABYTE
+    with watched() as peak:
+        held = b"x" * (64 * MEGABYTE)
+        time.sleep(0.2)
+        del held
+        time.sleep(0.1)
+    assert peak.megabytes > before + 50
+    assert private_bytes(os.getpid()) / MEGABYTE < peak.megabytes - 40
+
+
+def test_processes_that_it_starts_are_counted_with_it() -> None:
+    before = private_bytes(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        during = private_bytes(os.getpid())
+        assert private_bytes(child.pid) > 64 * MEGABYTE
+        child.communicate()
+    assert during > before + 60 * MEGABYTE
+
+
+def test_watching_ends_with_the_block_even_where_it_fails() -> None:
+    with pytest.raises(RuntimeError, match="half way"), watched():
+        raise RuntimeError("half way")
+    time.sleep(0.05)
+    assert not [t for t in threading.enumerate() if t.name == "memory"]
+
+
+def test_a_process_that_is_not_there_has_no_memory() -> None:
+    assert private_bytes(2**30) == 0

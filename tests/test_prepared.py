@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aemodel.config import Job, parse_job
+from aemodel.errors import SchemaError
+from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.snapshot import Snapshot, open_snapshot
+from tests import tables
+
+
+def _prepared(table: pa.Table, folder: Path, **dataset: object) -> Prepared:
+    tables.write(table, folder / "a.parquet")
+    job = parse_job({"name": "t", "dataset": {"uri": str(folder), **dataset}, "model": {"latent_dim": 2}}, "job")
+    snapshot = open_snapshot(str(folder))
+    return prepare(job, snapshot, table_schema(snapshot, job.dataset))
+
+
+def test_training_and_held_out_rows_are_all_rows(mixed_prepared: Prepared, mixed_snapshot: Snapshot) -> None:
+    assert mixed_prepared.num_training + mixed_prepared.num_held_out == mixed_snapshot.num_rows
+    assert mixed_prepared.held_out.num_rows == mixed_prepared.num_held_out
+
+
+def test_nothing_is_fitted_on_held_out_rows(tmp_path: Path) -> None:
+    """The split by time holds out the last rows; what only they hold is unknown to the transform."""
+    n = 400
+    table = pa.table(
+        {
+            "t": np.arange(n) + np.arange(n) % 2,
+            "x": np.where(np.arange(n) < 360, np.arange(n) % 10, 1e6).astype(float),
+            "c": ["old" if i < 360 else "new" for i in range(n)],
+            "d": [str(i % 3) for i in range(n)],
+        }
+    )
+    split = {"by": "time", "column": "t", "holdout": 0.1}
+    prepared = _prepared(table, tmp_path, split=split, columns={"t": {"kind": "numeric"}})
+    assert prepared.statistics["x"]["largest"] == 9
+    assert "c" not in prepared.schema.names, "constant among the training rows"
+    assert min(prepared.held_out["t"].to_pylist()) >= 359
+
+
+def test_a_constant_column_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    table = pa.table({"k": [1] * 100, "x": np.arange(100) % 7, "y": np.arange(100) % 5})
+    prepared = _prepared(table, tmp_path)
+    assert [(c.name, c.reason) for c in prepared.schema.left_out] == [("k", "constant")]
+
+
+def test_a_table_too_small_to_hold_rows_out_still_has_rows_to_look_at(tmp_path: Path) -> None:
+    table = pa.table({"x": [1.0, 2.0, 4.0], "y": [3.0, 1.0, 2.0]})
+    prepared = _prepared(table, tmp_path, split={"holdout": 0.0001})
+    assert prepared.held_out_is_training and prepared.held_out.num_rows == 3 and prepared.num_held_out == 0
+
+
+def test_when_every_row_is_held_out_the_message_says_what_to_do(tmp_path: Path) -> None:
+    table = pa.table({"g": ["one"] * 50, "x": np.arange(50) % 7, "y": np.arange(50) % 5})
+    with pytest.raises(SchemaError, match=r"none of 50 rows is left to train on; add rows or lower split.holdout"):
+        for seed in range(200):
+            _prepared(
+                table.set_column(0, "g", pa.array([f"g{seed}"] * 50)),
+                tmp_path / str(seed),
+                split={"by": "group", "column": "g"},
+            )
+
+
+def test_groups_stay_on_one_side(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 60, 600)
+    table = pa.table({"g": group, "x": rng.normal(size=600), "y": rng.normal(size=600)})
+    prepared = _prepared(table, tmp_path, split={"by": "group", "column": "g"})
+    held = set(prepared.held_out["g"].to_pylist())
+    assert 0 < len(held) < 60
+    assert sum(int((group == g).sum()) for g in held) == prepared.num_held_out
+
+
+def test_duplicates_stand_on_one_side(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    once = {"x": rng.normal(size=100), "y": rng.normal(size=100)}
+    prepared = _prepared(pa.table({k: np.tile(v, 3) for k, v in once.items()}), tmp_path)
+    held = prepared.held_out["x"].to_pylist()
+    assert held and all(held.count(v) == 3 for v in held)
+
+
+def test_it_reads_back_as_it_was_saved(mixed_prepared: Prepared, tmp_path: Path) -> None:
+    mixed_prepared.save(tmp_path / "prepared")
+    again = Prepared.load(tmp_path / "prepared")
+    assert again.schema == mixed_prepared.schema and again.split == mixed_prepared.split
+    assert again.groups == mixed_prepared.groups and again.nulled == mixed_prepared.nulled
+    a, b = (p.encoded_held_out(p.transform) for p in (again, mixed_prepared))
+    np.testing.assert_array_equal(a.values, b.values)
+    np.testing.assert_array_equal(a.codes, b.codes)
+
+
+def test_cells_that_cannot_be_used_are_counted_by_column(mixed_prepared: Prepared, mixed_job: Job) -> None:
+    assert mixed_prepared.nulled["amount"] > 0 and mixed_prepared.nulled["count"] == 0

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aemodel.anomaly import calibrate
+from aemodel.bundle import Bundle, Provenance
+from aemodel.config import Job
+from aemodel.errors import SchemaError
+from aemodel.loader import HeldOutLoader
+from aemodel.model import build, reconstruct
+from aemodel.prepared import Prepared
+from aemodel.scoring import Scorer, Strangest, score_fragment
+from aemodel.snapshot import Snapshot
+from tests import tables
+
+
+@pytest.fixture(scope="module")
+def scorer(mixed_prepared: Prepared, mixed_job: Job) -> Scorer:
+    """A bundle at its start: PCA, calibrated."""
+    model = build(mixed_job.model, mixed_prepared.transform.layout, mixed_prepared.pca).eval()
+    measured = reconstruct(model, HeldOutLoader(mixed_prepared.encoded_held_out(mixed_prepared.transform), 0, 1))
+    calibration = calibrate(measured.errors, measured.latents)
+    provenance = Provenance("mixed", "s", "j", "c", 300)
+    return Scorer(
+        Bundle(model, mixed_job.model, mixed_prepared.transform, calibration, provenance, "d" * 64), "ae_", "7"
+    )
+
+
+def _batch(**changed: pa.Array) -> pa.RecordBatch:
+    table = tables.plain(tables.mixed(50, seed=3))
+    for name, column in changed.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return tables.only_batch(table)
+
+
+def test_the_columns_are_features_error_rank_reasons_and_version(scorer: Scorer) -> None:
+    scored = scorer.score(_batch())
+    features = ["ae_00", "ae_01", "ae_02", "ae_03"]
+    reasons = ["ae_reason_1", "ae_reason_2", "ae_reason_3"]
+    assert scored.schema.names == [*features, "ae_error", "ae_error_rank", *reasons, "ae_model_version"]
+    assert all(scored.schema.field(n).type == pa.float32() for n in [*features, "ae_error", "ae_error_rank"])
+    assert scored.column("ae_model_version").unique().to_pylist() == ["7"]
+
+
+def test_a_row_is_scored_alike_alone_and_among_others(scorer: Scorer) -> None:
+    whole, alone = scorer.score(_batch()), scorer.score(_batch().slice(17, 1))
+    for name in ("ae_00", "ae_03", "ae_error"):
+        np.testing.assert_allclose(
+            alone.column(name).to_numpy(), whole.column(name).to_numpy()[17:18], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_rows_of_nulls_and_of_wild_values_have_finite_features(scorer: Scorer) -> None:
+    wild = pa.array([1e308, -1e308, float("inf"), float("nan"), None] * 10)
+    nothing = {n: pa.nulls(50, _batch().schema.field(n).type) for n in tables.INPUTS}
+    for batch in (_batch(amount=wild), _batch(**nothing)):
+        scored = scorer.score(batch)
+        for name in (*scorer.features, "ae_error", "ae_error_rank"):
+            assert np.isfinite(scored.column(name).to_numpy()).all(), name
+
+
+def test_the_column_that_was_tampered_with_is_the_first_reason(scorer: Scorer) -> None:
+    counts = np.array(_batch().column("count").to_pylist())
+    counts[5] = 10_000
+    scored = scorer.score(_batch(count=pa.array(counts, pa.int32())))
+    assert scored.column("ae_reason_1")[5].as_py() == "count"
+    assert scored.column("ae_error_rank")[5].as_py() > 0.95
+
+
+def test_an_input_that_the_batch_lacks_counts_as_missing(scorer: Scorer) -> None:
+    batch = _batch()
+    lacking = batch.select([n for n in batch.schema.names if n != "price"])
+    price = batch.schema.field("price").type
+    np.testing.assert_array_equal(
+        scorer.score(lacking).column("ae_00").to_numpy(),
+        scorer.score(_batch(price=pa.nulls(50, price))).column("ae_00").to_numpy(),
+    )
+
+
+def test_a_dataset_without_an_input_is_refused_by_name(scorer: Scorer) -> None:
+    types = pa.schema([f for f in _batch().schema if f.name != "carrier"])
+    with pytest.raises(SchemaError, match="'mixed' version 7 needs column 'carrier', which the dataset lacks"):
+        scorer.check_columns(types)
+
+
+def test_a_fragment_keeps_its_rows_in_order_with_the_carried_columns(scorer: Scorer, mixed_snapshot: Snapshot) -> None:
+    strangest = Strangest(3, ["row_id", "carrier"], "ae_")
+    batches = list(score_fragment(scorer, mixed_snapshot, 1, ["row_id"], strangest))
+    table = pa.Table.from_batches(batches)
+    assert table["row_id"].to_pylist() == list(range(170, 300))
+    found = strangest.rows()
+    order = np.argsort(-table["ae_error"].to_numpy(), kind="stable")[:3]
+    assert [row.error for row in found] == table["ae_error"].to_numpy()[order].tolist()
+    assert [dict(row.cells)["row_id"] for row in found] == [str(170 + i) for i in order]
+    assert all(1 <= len(row.reasons) <= 3 for row in found)

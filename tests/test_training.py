@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemodel.config import Job, TrainingJob
+from aemodel.errors import TrainingDiverged
+from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
+from aemodel.model import build
+from aemodel.plan import plan_for
+from aemodel.prepared import Prepared
+from aemodel.snapshot import Snapshot
+from aemodel.training import (
+    MAX_AUTO_EPOCHS,
+    TARGET_STEPS,
+    Learner,
+    TrainingResult,
+    fit,
+    global_batch_size,
+    result_state,
+    schedule_for,
+)
+
+
+@given(st.integers(1, 10**10))
+def test_an_automatic_batch_is_a_power_of_two_within_bounds(rows: int) -> None:
+    size = global_batch_size(TrainingJob(), rows)
+    assert 64 <= size <= 1024 and size & (size - 1) == 0
+
+
+@given(st.integers(1, 5_000))
+def test_automatic_epochs_reach_the_target_or_the_bound(steps: int) -> None:
+    schedule = schedule_for(TrainingJob(), 64, steps)
+    assert schedule.max_epochs == MAX_AUTO_EPOCHS or schedule.total_steps >= TARGET_STEPS
+    assert schedule.max_epochs >= 1 and schedule.check_epochs <= schedule.max_epochs
+
+
+def test_the_job_s_own_figures_are_obeyed() -> None:
+    job = TrainingJob(batch_size=37, max_epochs=5)
+    assert global_batch_size(job, 10**6) == 37
+    assert schedule_for(job, 37, 10).max_epochs == 5
+
+
+def _fit(
+    folder: Path, prepared: Prepared, snapshot: Snapshot, job: Job, epochs: int = 6, spoil: bool = False
+) -> tuple[TrainingResult, Learner]:
+    torch.manual_seed(0)
+    plan = plan_for(prepared.groups, 1, 32, 0)
+    training = TrainingJob(max_epochs=epochs, batch_size=32)
+    model = build(job.model, prepared.transform.layout, prepared.pca)
+    learner = Learner(model, prepared.transform.layout, job.model, schedule_for(training, 32, plan.steps))
+    if spoil:
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("inf"))
+    read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
+    held_out = HeldOutLoader(prepared.encoded_held_out(prepared.transform), 0, 1)
+    return fit(learner, TrainingLoader(plan, 0, read), held_out, training, folder, 1), learner
+
+
+def test_it_ends_at_least_as_good_as_it_began_and_keeps_the_best(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job
+) -> None:
+    result, learner = _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job)
+    assert result.best_loss <= result.first_loss
+    assert result.epochs == 6 and result.steps == 6 * (mixed_prepared.num_training // 32)
+    assert result.rows_per_second > 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    held_out = [e["loss"] for e in lines if e["event"] == "held_out"]
+    assert result.best_loss == pytest.approx(min(held_out))
+    assert not any(p.requires_grad for p in learner.averaged.parameters())
+
+
+def test_every_training_row_is_read_in_an_epoch(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(Learner, "training_step", _counting(Learner.training_step, seen))
+    _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, epochs=3)
+    assert len(seen) == 3 * (mixed_prepared.num_training // 32) and set(seen) == {32}
+
+
+def _counting(step, seen: list[int]):  # type: ignore[no-untyped-def]
+    def counted(self, batch, index):  # type: ignore[no-untyped-def]
+        seen.append(len(batch.values))
+        return step(self, batch, index)
+
+    return counted
+
+
+def test_the_start_is_kept_when_training_makes_it_worse(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aemodel.training.LEARNING_RATE", {"residual": 30.0})
+    result, learner = _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, epochs=2)
+    assert result.best_loss == result.first_loss
+    last = learner.averaged.g[-1]  # type: ignore[index]
+    assert float(last.weight.abs().max()) == 0.0, "the last layer of g is back at zero"
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_says_so(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job
+) -> None:
+    with pytest.raises(TrainingDiverged, match="the loss became nan in epoch 0; nothing was registered"):
+        _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, spoil=True)
+
+
+def test_a_figure_that_is_none_is_null_in_the_result() -> None:
+    result = TrainingResult(1, 1, 0.5, 0.6, 1.0, 10.0, 10.0, 1, 32, 0.4)
+    assert result_state(replace(result, train_loss=float("nan")))["train_loss"] is None
+    assert result_state(result)["train_loss"] == 0.4
