@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 
 class AemodelError(Exception):
@@ -86,9 +87,11 @@ class GateRefused(AemodelError):
 
 
 def plain(text: object, limit: int = 80) -> str:
-    """Text from the data on one line of a terminal: control characters escaped, cut at `limit`."""
+    """Text from the data on one line of a terminal: controls escaped, cut at `limit` (a path at its front)."""
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+    if len(escaped) <= limit:
+        return escaped
+    return "…" + escaped[1 - limit :] if isinstance(text, PurePath) else escaped[: limit - 1] + "…"
 
 
 def shown(name: object, limit: int = 80) -> str:

@@ -96,12 +96,9 @@ class Table:
                 )
         if root.exists() and not root.is_dir():
             raise TableError(f"output.uri {shown(root)} is a file; choose a folder")
-        foreign = (
-            [p.name for p in root.iterdir() if p.name not in (CURRENT, "snapshots") and p.name[0] != "."]
-            if root.exists()
-            else []
-        )
-        if foreign and not (root / CURRENT).is_symlink():
+        ours = (root / CURRENT).is_symlink() or not root.exists()
+        foreign = [] if ours else [p.name for p in root.iterdir() if p.name != "snapshots" and p.name[0] != "."]
+        if foreign:
             raise TableError(
                 f"output.uri {shown(root)} holds other files ({shown(foreign[0])}); choose an empty folder"
             )

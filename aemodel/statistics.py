@@ -225,7 +225,8 @@ class Statistics:
             entry["levels"] = dict(top)
         elif column.moments and column.moments.count[0]:
             m = column.moments
-            entry |= {"least": float(m.least.min()), "largest": float(m.largest.max())}
+            whole = slice(None) if column.column.kind == "vector" else slice(1)  # the parts of a time are no range
+            entry |= {"least": float(m.least[whole].min()), "largest": float(m.largest[whole].max())}
             entry |= {"mean": float(m.mean[0]), "std": float(np.sqrt(m.variance[0]))}
             if column.column.kind == "numeric":
                 values = self.sampled(column.column.name)

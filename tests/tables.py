@@ -32,7 +32,9 @@ def mixed(rows: int = 300, seed: int = 0) -> pa.Table:
     amount[rng.random(rows) < 0.02] = np.inf
     days = rng.integers(0, 365, rows)
     seconds = rng.integers(0, 86_400, rows)
-    moments = [datetime(2024, 1, 1) + timedelta(days=int(d), seconds=int(s)) for d, s in zip(days, seconds, strict=True)]
+    moments = [
+        datetime(2024, 1, 1) + timedelta(days=int(d), seconds=int(s)) for d, s in zip(days, seconds, strict=True)
+    ]
     absent = rng.random((4, rows)) < 0.1
     profile = (hidden[:, None] + rng.normal(size=(rows, 3))).astype(np.float32)
     return pa.table(

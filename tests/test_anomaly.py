@@ -20,7 +20,10 @@ ANY_ERROR = st.floats(0, 1e30)
 ANY_LATENT = st.floats(-1e15, 1e15)
 
 
-@given(arrays(np.float32, (5, 4), elements=st.floats(0, 2.0**100, width=32)), arrays(np.float64, (5, 3), elements=ANY_LATENT))
+@given(
+    arrays(np.float32, (5, 4), elements=st.floats(0, 2.0**100, width=32)),
+    arrays(np.float64, (5, 3), elements=ANY_LATENT),
+)
 def test_a_score_is_finite_and_its_rank_in_the_unit_interval(errors: np.ndarray, latents: np.ndarray) -> None:
     score = HELD_OUT.score(errors, latents)
     rank = HELD_OUT.rank(score)

@@ -135,7 +135,7 @@ def test_the_process_environment_is_used_where_none_is_given(tmp_path: Path, mon
 
 
 def test_a_variable_of_no_section_is_named_with_the_nearest() -> None:
-    with pytest.raises(JobError, match="AEMODEL_TRANING__SEED: no such section; did you mean 'training'?"):
+    with pytest.raises(JobError, match=r"AEMODEL_TRANING__SEED: no such section; did you mean 'training'\?"):
         parse_job(MINIMAL, "job", {"AEMODEL_TRANING__SEED": "1"})
 
 

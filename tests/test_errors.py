@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,10 @@ def test_a_shown_name_is_printable_and_no_longer_than_its_limit(name: str, limit
 
 def test_a_name_that_is_cut_ends_in_an_ellipsis() -> None:
     assert shown("x" * 100, limit=10) == "'xxxxxxxxx…'"
+
+
+def test_of_a_path_that_is_cut_the_end_is_shown() -> None:
+    assert shown(PurePosixPath("/a/long/way/to/bundle.json"), limit=12) == "'…bundle.json'"
 
 
 def test_the_nearest_known_name_is_offered() -> None:

@@ -122,23 +122,22 @@ def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [
-        {"version": 0},
-        {"plan": None},
-        {"plan": {"rows": 1}},
-        {"plan": {"world_size": 2}},
-        {"plan": {"batch_size": 8}},
-        {"plan": {"seed": 1}},
-    ],
+    [small(world_size=2), small(batch_size=8), small(seed=1), SmallWindows(GROUPS[:4], 1, 16, 0)],
+    ids=["world size", "batch size", "seed", "rows"],
 )
-def test_the_state_of_another_plan_is_refused_with_the_remedy(other: dict[str, Any]) -> None:
+def test_the_state_of_another_plan_is_refused_with_the_remedy(other: Plan) -> None:
     loader = TrainingLoader(small(), 0, named_rows)
-    state = loader.state_dict()
-    plan = other.get("plan")
-    altered = {**state, **other, **({"plan": {**state["plan"], **plan}} if plan else {})}
-    with pytest.raises(TrainingError, match="does not fit this run .*: resume with the same devices and batch size"):
-        loader.load_state_dict(altered)
-    assert loader.state_dict() == state
+    with pytest.raises(TrainingError, match=r"does not fit this run .*: resume with the same devices and batch size"):
+        loader.load_state_dict(TrainingLoader(other, 0, named_rows).state_dict())
+    assert (loader.epoch, loader.step) == (0, 0)
+
+
+@pytest.mark.parametrize("altered", [{"version": 0}, {"plan": None}])
+def test_a_state_of_another_format_is_refused(altered: dict[str, Any]) -> None:
+    loader = TrainingLoader(small(), 0, named_rows)
+    with pytest.raises(TrainingError, match="remove the run's checkpoints folder to start anew"):
+        loader.load_state_dict({**loader.state_dict(), "step": 3, **altered})
+    assert loader.step == 0
 
 
 def test_a_real_row_group_is_its_training_rows_encoded(mixed_snapshot: Snapshot, mixed_prepared: Prepared) -> None:

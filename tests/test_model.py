@@ -55,7 +55,7 @@ def test_residual_starts_exactly_at_the_pca_reconstruction() -> None:
 
 
 def test_training_moves_residual_below_pca_and_leaves_the_axes() -> None:
-    model, layout, batch = built("residual", hidden=[32])
+    model, _, batch = built("residual", hidden=[32])
     assert isinstance(model, Residual)
     before, axes = float(model.loss(batch, batch).total.detach()), model.axes.clone()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -226,6 +226,9 @@ def test_swapped_cells_come_whole_from_the_same_column_of_another_row() -> None:
         together = (donors == donors[:, :1]).all() if donors.numel() else torch.tensor(True)
         assert bool(together) == (block.kind != "vector"), block.column
     assert noisy.codes.min() >= 0 and noisy.codes.max() < 500
+    swapped = donor != torch.arange(500)[:, None]
+    row = int(swapped.sum(dim=1).argmax())
+    assert len(donor[row][swapped[row]].unique()) > 3  # each cell has a donor of its own
 
 
 def test_swap_noise_carries_missing_cells_too() -> None:

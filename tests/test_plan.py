@@ -110,7 +110,9 @@ def test_one_rank_reads_everything_where_the_batch_divides_the_rows() -> None:
     assert all(g.rows for g in plan.groups)
 
 
-@pytest.mark.parametrize(("rows", "world_size", "batch_size", "expected"), [(10, 3, 512, 3), (10, 1, 512, 10), (5, 5, 8, 1)])
+@pytest.mark.parametrize(
+    ("rows", "world_size", "batch_size", "expected"), [(10, 3, 512, 3), (10, 1, 512, 10), (5, 5, 8, 1)]
+)
 def test_a_batch_is_no_larger_than_a_rank_s_share(rows: int, world_size: int, batch_size: int, expected: int) -> None:
     plan = plan_of([rows], world_size, batch_size)
     assert (plan.batch_size, plan.steps) == (expected, 1)

@@ -159,7 +159,9 @@ def test_killed_before_the_switch_readers_see_the_old_table_and_the_next_run_end
     assert not list(table.root.glob(".staging-*"))
 
 
-def test_the_switch_is_one_step_that_a_reader_never_sees_half_done(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_is_one_step_that_a_reader_never_sees_half_done(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published(table, "a" * 64, {"p.parquet": features()})
     seen, real = [], os.replace
 
@@ -197,9 +199,9 @@ def test_a_part_that_was_staged_and_is_gone_is_refused(table: Table) -> None:
 def test_a_second_writer_is_told_that_another_is_writing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.05)
     table.root.mkdir()
-    with FileLock(table.root / ".lock"), pytest.raises(TableError, match="another run is writing '.*try again when it"):
-        with table.lock():
-            pass
+    message = r"another run is writing '.*'; try again when it is done"
+    with FileLock(table.root / ".lock"), pytest.raises(TableError, match=message), table.lock():
+        pass
 
 
 def test_the_lock_of_a_killed_writer_is_free(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +218,7 @@ def test_the_lock_of_a_killed_writer_is_free(table: Table, monkeypatch: pytest.M
 @pytest.mark.parametrize("place", ["data", "data/features", "data/part.parquet/../features"])
 def test_an_output_inside_the_dataset_is_refused(tmp_path: Path, place: str) -> None:
     tables.write(features(), tmp_path / "data" / "part.parquet")
-    with pytest.raises(TableError, match="lies inside the dataset '.*data'; choose another folder"):
+    with pytest.raises(TableError, match=r"lies inside the dataset '.*data'; choose another folder"):
         Table.open(str(tmp_path / place), tmp_path / "data")
 
 
@@ -332,7 +334,10 @@ def test_a_feature_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: 
         (pa.array([1.0, np.nan, 3.0]), pa.array([1.0, None, 3.0])),
         (pa.array(["a", None, "c"]), pa.array(["a", "", "c"])),
         (pa.array([[1.0], [np.nan, 2.0], []]), pa.array([[1.0, np.nan], [2.0], []])),
-        (pa.array([[1.0, np.nan]] * 3, pa.list_(pa.float64(), 2)), pa.array([[2.0, np.nan]] * 3, pa.list_(pa.float64(), 2))),
+        (
+            pa.array([[1.0, np.nan]] * 3, pa.list_(pa.float64(), 2)),
+            pa.array([[2.0, np.nan]] * 3, pa.list_(pa.float64(), 2)),
+        ),
         (pa.array([{"a": np.nan, "b": 1}] * 3), pa.array([{"a": np.nan, "b": 2}] * 3)),
     ],
 )

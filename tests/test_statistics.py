@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -22,7 +23,7 @@ CUTS = st.lists(st.integers(0, TABLE.num_rows), max_size=6).map(lambda cuts: sor
 def parts_of(cuts: list[int]) -> list[Statistics]:
     """Statistics of each part alone, with the priorities that its rows have in the whole."""
     parts = []
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in itertools.pairwise(cuts):
         part = Statistics(SCHEMA.inputs)
         batch = tables.only_batch(TABLE.slice(begin, end - begin))
         part.update(batch, row_priorities(0, 0, np.arange(begin, end)))
@@ -61,7 +62,7 @@ def test_merged_parts_are_the_whole_however_it_is_cut(cuts: list[int], backwards
 
 @given(CUTS)
 def test_batches_of_any_size_give_the_same(cuts: list[int]) -> None:
-    batches = [tables.only_batch(TABLE.slice(a, b - a)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    batches = [tables.only_batch(TABLE.slice(a, b - a)) for a, b in itertools.pairwise(cuts)]
     whole = tables.statistics_of(SCHEMA, [tables.only_batch(TABLE)])
     assert_equal(tables.statistics_of(SCHEMA, batches), whole)
 
@@ -130,7 +131,7 @@ def test_a_bounded_sample_keeps_the_same_rows_however_the_data_is_cut(cuts: list
     priorities = row_priorities(3, 1, np.arange(TABLE.num_rows))
     rows = np.arange(TABLE.num_rows, dtype=np.float64)[:, None]
     sample = RowSample(20, np.empty(0, np.uint64), np.empty((0, 1)))
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in itertools.pairwise(cuts):
         sample.update(priorities[begin:end], rows[begin:end])
     assert sorted(sample.rows[:, 0]) == sorted(np.argsort(priorities)[:20])
 

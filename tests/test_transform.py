@@ -231,7 +231,9 @@ def test_minmax_puts_training_values_in_the_unit_interval_and_leaves_them_unscal
 
 
 def test_a_nearly_constant_column_is_not_blown_up() -> None:
-    table = pa.table({"x": [0.0] * 999 + [1.0], "y": ["a"] * 999 + ["b"], "z": np.random.default_rng(0).normal(size=1000)})
+    table = pa.table(
+        {"x": [0.0] * 999 + [1.0], "y": ["a"] * 999 + ["b"], "z": np.random.default_rng(0).normal(size=1000)}
+    )
     transform = tables.transform_of(table)
     assert np.abs(linear_of(transform, tables.only_batch(table))).max() <= 32
 
