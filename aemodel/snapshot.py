@@ -72,7 +72,11 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """Names the data wherever it lies: relative paths, sizes and footers, in order."""
+        """Names the data wherever it lies: relative paths, sizes and footers, in order.
+
+        A footer holds each column's least and largest value and the sizes of its pages, not the values: an edit in
+        place that leaves all of these as they were gives the same digest. Reading every byte of every run would not.
+        """
         return digest([[f.path, f.size, f.footer] for f in self.fragments])
 
     def row_groups(self) -> Iterator[tuple[int, int, int]]:

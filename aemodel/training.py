@@ -87,7 +87,7 @@ class TrainingResult:
 class Learner(pl.LightningModule):
     """One optimisation problem: descends `model`, and validates and keeps the moving average of its weights."""
 
-    def __init__(self, model: Autoencoder, layout: Layout, job: ModelJob, schedule: Schedule) -> None:
+    def __init__(self, model: Autoencoder, layout: Layout, job: ModelJob, schedule: Schedule, seed: int = 0) -> None:
         super().__init__()
         self.model = model
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
@@ -95,7 +95,7 @@ class Learner(pl.LightningModule):
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
         self.average.requires_grad_(False)
         self.noise = SwapNoise(layout, job.effective_noise)
-        self.preset, self.schedule = job.preset, schedule
+        self.preset, self.schedule, self.seed = job.preset, schedule, seed
         self._held_out: list[Tensor] = []
 
     @property
@@ -103,6 +103,8 @@ class Learner(pl.LightningModule):
         return cast(Autoencoder, self.average.module)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
+        # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
+        torch.manual_seed((self.seed * 65_537 + self.global_rank + 1) * 2**26 + self.global_step)
         return self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

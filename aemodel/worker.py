@@ -46,11 +46,10 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     pl.seed_everything(job.training.seed, workers=False, verbose=False)
     layout = prepared.transform.layout
     model = build(job.model, layout, prepared.pca)  # the same on every rank
-    pl.seed_everything(job.training.seed + 1_000_003 * (rank + 1), workers=False, verbose=False)  # its noise is not
     batch_size = -(-training.global_batch_size(job.training, prepared.num_training) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
-    learner = training.Learner(model, layout, job.model, schedule)
+    learner = training.Learner(model, layout, job.model, schedule, job.training.seed)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
     held_out = prepared.encoded_held_out(prepared.transform)
     result = training.fit(

@@ -54,7 +54,9 @@ def test_below_the_champion_on_the_same_rows_is_refused() -> None:
 
 
 def test_the_champion_is_compared_on_shared_columns_only() -> None:
-    champion = replace(FOUND, columns=(ColumnScore("a", "numeric", 0.85, 0.8), ColumnScore("gone", "numeric", 1.0, 1.0)))
+    champion = replace(
+        FOUND, columns=(ColumnScore("a", "numeric", 0.85, 0.8), ColumnScore("gone", "numeric", 1.0, 1.0))
+    )
     assert shared_r2(FOUND, champion) == (0.9, 0.85, 1)
     assert decide(GateJob(), FOUND, champion).passed
 

@@ -1,11 +1,13 @@
 """Bad input: one line that says what, where and what to do; exit code 2; the output as it was."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from tests.integration.house import House, aemodel
 
 
@@ -79,13 +81,11 @@ def test_bad_input_is_refused_in_one_line_and_changes_nothing(case: str, tmp_pat
     job = tmp_path / "job.yaml"
     text = build(tmp_path)
     job.write_text(text if "output:" in text else f"{text}\noutput: {{uri: {tmp_path}/features}}")
-    before = {p for p in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     done = aemodel("run", job, "--work-dir", tmp_path / "work")
     said = [line for line in done.errors.splitlines() if line.startswith("aemodel: ")]
     assert done.code == 2, done.errors
     assert len(said) == 1 and "Traceback" not in done.errors
-    import re
-
     assert re.search(expected, said[0]), said[0]
     assert {p for p in tmp_path.rglob("*") if "work" not in p.parts} == before
 
