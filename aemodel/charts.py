@@ -52,10 +52,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     power = 10.0 ** np.floor(np.log10(rough))
     step = power * min((m for m in (1, 2, 5, 10) if m * power >= rough), default=10)
     first = np.ceil(low / step - 1e-9)
-    return [float(np.round(i * step, 10)) for i in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+    return [float(np.round(i * step, 10)) + 0.0 for i in np.arange(first, np.floor(high / step + 1e-9) + 1)]
 
 
-def curves(lines: Sequence[Line], x_title: str, width: int = 720, height: int = 280) -> Markup:
+def curves(lines: Sequence[Line], x_title: str, width: int = 520, height: int = 300) -> Markup:
     """Curves over a common x axis, with a legend. Empty markup without a point."""
     lines = [line for line in lines if line.x]
     if not lines:
@@ -105,7 +105,7 @@ def bars(rows: Sequence[Bar], width: int = 720) -> Markup:
     return _svg(width, height, parts)
 
 
-def scatter(points: np.ndarray, styles: Sequence[str], width: int = 720, height: int = 440) -> Markup:
+def scatter(points: np.ndarray, styles: Sequence[str], width: int = 520, height: int = 380) -> Markup:
     """Points (rows, 2), each with a CSS class or colour style. The outermost half per cent is drawn at the edge."""
     if len(points) == 0:
         return Markup()
@@ -135,7 +135,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "")
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value + 0.0:g}"
 
 
 def _cut(text: str, limit: int) -> str:

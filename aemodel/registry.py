@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -67,7 +67,7 @@ T = TypeVar("T")
 class Version:
     name: str
     number: str
-    run_id: str
+    run_id: str = field(default="", compare=False)
 
 
 class Registry:

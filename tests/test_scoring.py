@@ -4,28 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aemodel.anomaly import calibrate
-from aemodel.bundle import Bundle, Provenance
-from aemodel.config import Job
+from aemodel.bundle import Bundle
 from aemodel.errors import SchemaError
-from aemodel.loader import HeldOutLoader
-from aemodel.model import build, reconstruct
-from aemodel.prepared import Prepared
 from aemodel.scoring import Scorer, Strangest, score_fragment
 from aemodel.snapshot import Snapshot
 from tests import tables
 
 
 @pytest.fixture(scope="module")
-def scorer(mixed_prepared: Prepared, mixed_job: Job) -> Scorer:
-    """A bundle at its start: PCA, calibrated."""
-    model = build(mixed_job.model, mixed_prepared.transform.layout, mixed_prepared.pca).eval()
-    measured = reconstruct(model, HeldOutLoader(mixed_prepared.encoded_held_out(mixed_prepared.transform), 0, 1))
-    calibration = calibrate(measured.errors, measured.latents)
-    provenance = Provenance("mixed", "s", "j", "c", 300)
-    return Scorer(
-        Bundle(model, mixed_job.model, mixed_prepared.transform, calibration, provenance, "d" * 64), "ae_", "7"
-    )
+def scorer(mixed_bundle: Bundle) -> Scorer:
+    return Scorer(mixed_bundle, "ae_", "7")
 
 
 def _batch(**changed: pa.Array) -> pa.RecordBatch:

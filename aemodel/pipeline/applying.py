@@ -51,7 +51,7 @@ def champion_version(job: Job, work: Path) -> Version | None:
 def score(job: Job, version: str, work: Path) -> StagedTable:
     """Score every row of the job's dataset with a version and stage the table. Readers see nothing of it yet."""
     registry = Registry(job.registry, work)
-    folder = registry.fetch(Version(job.name, version, ""))
+    folder = registry.fetch(Version(job.name, version))
     scorer = Scorer(bundle.load(folder), job.output.prefix, version)
     snapshot = open_snapshot(job.dataset.uri)
     scorer.check_columns(snapshot.schema)

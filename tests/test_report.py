@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aemodel.evaluation import ColumnScore, Evaluation, LatentHealth, Verdict
+from aemodel.report import DRAWN_COLUMNS, Report, render
+from aemodel.schema import Column, LeftOut, TableSchema
+from aemodel.scoring import StrangeRow
+
+EVIL = "<script>alert(1)</script>\"'&"
+
+
+def _report(columns: int = 3, rows: int = 200, latents: int = 4) -> Report:
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(columns)]
+    scores = tuple(ColumnScore(n, "numeric", 0.9 - i / 1e4, 0.8) for i, n in enumerate(names))
+    health = LatentHealth(tuple([1.0] * latents), (1,), ((0, 2),), 3.5)
+    return Report(
+        name="orders",
+        version="7",
+        created="2026-01-01T00:00:00+00:00",
+        dataset="data/orders",
+        num_training=1_800,
+        num_held_out=rows,
+        held_out_is_training=False,
+        schema=TableSchema(
+            tuple(Column(n, "numeric", type="double") for n in names),
+            (LeftOut("id", "string", "a key"),),
+            ("id",),
+            None,
+        ),
+        statistics={
+            n: {"kind": "numeric", "rows": 1_800, "missing": 18, "least": -1.0, "largest": 12.5} for n in names
+        },
+        nulled={names[0]: 5},
+        evaluation=Evaluation(rows, 0.9, 0.8, scores, health),
+        verdict=Verdict(True, (), ("held-out R² 0.9 against 0.8",)),
+        journal=tuple({"event": e, "step": s, "loss": 1 / (s + 1)} for s in (10, 20) for e in ("epoch", "held_out")),
+        latents=rng.normal(size=(rows, latents)),
+        ranks=rng.random(rows),
+        label_name=None,
+        labels=None,
+        strangest=(StrangeRow(12.0, 0.999, ("c0",), (("id", "o1"), ("c0", "99"))),),
+        seconds={"train": 3.2},
+    )
+
+
+def test_the_page_has_every_section_and_the_figures() -> None:
+    page = render(_report())
+    for section in ("strangest", "columns", "latents", "loss", "inputs", "left-out"):
+        assert f'id="{section}"' in page
+    for figure in (
+        "1,800",
+        "0.900",
+        "0.800",
+        "+0.100",
+        "gate passed",
+        "-1 to 12.5",
+        "1.0%",
+        "a key",
+        "0 and 2",
+        "dead latents: 1",
+    ):
+        assert figure in page, figure
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    page = render(_report())
+    assert not re.search(r"""(src|href)\s*=|@import|url\(""", page)
+    assert "<script" not in page
+
+
+def test_names_and_cells_cannot_become_markup() -> None:
+    report = _report()
+    schema = replace(
+        report.schema, inputs=(Column(EVIL, "categorical", type=EVIL),), left_out=(LeftOut(EVIL, EVIL, EVIL),)
+    )
+    page = render(
+        replace(
+            report,
+            name=EVIL,
+            dataset=EVIL,
+            schema=schema,
+            statistics={EVIL: {"kind": "categorical", "rows": 9, "missing": 0, "distinct": 2, "levels": {EVIL: 9}}},
+            nulled={},
+            evaluation=replace(report.evaluation, columns=(ColumnScore(EVIL, "categorical", 0.5, 0.4),)),
+            label_name=EVIL,
+            labels=tuple([EVIL] * 200),
+            strangest=(StrangeRow(1.0, 1.0, (EVIL,), ((EVIL, EVIL),)),),
+        )
+    )
+    assert "<script" not in page and "alert(1)" in page
+
+
+def test_points_are_coloured_by_the_label_with_the_rest_as_others() -> None:
+    labels = tuple(["web", "shop", None, *[f"l{i}" for i in range(17)]] * 10)
+    page = render(replace(_report(), label_name="channel", labels=labels))
+    assert "coloured by channel" in page and "missing" in page and "others" in page
+    assert page.count('class="c0" cx') == 10
+
+
+def test_without_a_label_points_are_coloured_by_how_strange_they_are() -> None:
+    report = replace(_report(), ranks=np.linspace(0, 1, 200))
+    page = render(report)
+    assert page.count('class="s4" cx') == 40
+
+
+def test_a_refused_gate_is_seen_with_its_reasons() -> None:
+    page = render(replace(_report(), verdict=Verdict(False, ("R² is below PCA",), ())))
+    assert "gate refused" in page and "R² is below PCA" in page
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("latents", [1, 2, 3])
+def test_tiny_tables_have_a_page_too(rows: int, latents: int) -> None:
+    report = _report(rows=rows, latents=latents)
+    flat = replace(
+        report.evaluation, columns=tuple(ColumnScore(c.column, c.kind, None, None) for c in report.evaluation.columns)
+    )
+    page = render(replace(report, evaluation=flat, journal=(), strangest=(), held_out_is_training=True))
+    assert (
+        "No step was recorded" in page
+        and "does not vary here" in page
+        and "nan" not in page.lower().replace("explanan", "")
+    )
+
+
+def test_a_loss_that_is_not_a_number_is_not_drawn() -> None:
+    journal = ({"event": "epoch", "step": 1, "loss": float("nan")}, {"event": "epoch", "step": 2, "loss": 0.5})
+    assert "nan" not in render(replace(_report(), journal=journal)).lower()
+
+
+def test_a_very_wide_table_keeps_its_page_small_and_lists_every_column() -> None:
+    page = render(_report(columns=1_000))
+    assert len(page) < 2_000_000
+    assert f"{1_000 - DRAWN_COLUMNS} between them" in page
+    assert page.count('<td class="name">c') == 1_000
