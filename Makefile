@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint typecheck bench clean
+.PHONY: help demo test lint typecheck bench bench-features clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,8 +23,10 @@ lint: $(INSTALLED)  ## Check style and import rules
 typecheck: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## Measure feature quality on real tables: make bench DATA=folder
-	$(BIN)/python -m benchmarks.features --data "$(DATA)"
+bench: bench-features  ## Run the benchmarks: make bench DATA=folder
+
+bench-features: $(INSTALLED)  ## Feature quality on real tables: make bench-features DATA=folder
+	$(BIN)/python -W ignore -m benchmarks.features --data "$(DATA)"
 
 clean:  ## Remove the environment, caches, and what the demo wrote
 	rm -rf $(VENV) .aemodel data features .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
