@@ -49,11 +49,6 @@ class Bundle:
     def input_columns(self) -> tuple[str, ...]:
         return self.transform.layout.columns
 
-    def feature_names(self, prefix: str) -> tuple[str, ...]:
-        """`ae_00 …`; three digits from a hundred latents on."""
-        digits = max(2, len(str(self.model.latent_dim - 1)))
-        return tuple(f"{prefix}{i:0{digits}d}" for i in range(self.model.latent_dim))
-
 
 def save(bundle: Bundle, folder: Path) -> None:
     """Write the bundle to `folder`, whole or not at all."""

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock
 
 from aemodel.bundle import Bundle
+from aemodel.columns import OutputColumns
 from aemodel.config import RegistryJob
 from aemodel.errors import RegistryError, TrackingServerError, redacted, shown, without_secrets
 from aemodel.transform import ColumnTransform
@@ -255,11 +256,10 @@ class Registry:
 def signature_of(bundle: Bundle, prefix: str) -> ModelSignature:
     """Inputs by name, all optional. Integers and booleans that may be missing are doubles, as pandas holds them."""
     inputs: list[Any] = [ColSpec(_input_type(c), c.column.name, required=False) for c in bundle.transform.columns]
-    names = [*bundle.feature_names(prefix), f"{prefix}error", f"{prefix}error_rank"]
-    outputs: list[Any] = [ColSpec(DataType.float, n) for n in names]
-    texts = [f"{prefix}reason_{i}" for i in (1, 2, 3)]
-    outputs += [ColSpec(DataType.string, n, required=False) for n in texts]
-    return ModelSignature(Schema(inputs), Schema([*outputs, ColSpec(DataType.string, f"{prefix}model_version")]))
+    columns = OutputColumns(prefix, bundle.model.latent_dim)
+    outputs: list[Any] = [ColSpec(DataType.float, n) for n in columns.numbers]
+    outputs += [ColSpec(DataType.string, n, required=n == columns.model_version) for n in columns.texts]
+    return ModelSignature(Schema(inputs), Schema(outputs))
 
 
 def _input_type(fitted: ColumnTransform) -> Any:

@@ -194,6 +194,6 @@ def _health(found: Evaluation) -> list[str]:
 def _strange(row: StrangeRow) -> dict[str, Any]:
     """A row's cells, those of the reasons first."""
     cells = dict(row.cells)
-    because = [(name, cells.get(name, "")) for name in row.reasons]
+    because = [(name, cells.get(name, ""), e) for name, e in zip(row.reasons, row.expected, strict=True)]
     others = [(name, text) for name, text in row.cells if name not in row.reasons][:24]
     return {"error": f"{row.error:,.1f}", "rank": f"{row.rank:.1%}", "because": because, "others": others}

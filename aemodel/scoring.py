@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,47 +13,48 @@ import pyarrow as pa
 import torch
 
 from aemodel.bundle import Bundle
+from aemodel.columns import NUM_REASONS, OutputColumns
 from aemodel.errors import SchemaError, nearest, shown
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
 
-NUM_REASONS = 3
+#: From this rank on a row is strange enough to be told what the model expected instead.
+EXPLAINED_RANK = 0.99
 
 
 @dataclass(frozen=True)
 class StrangeRow:
-    """One of the strangest rows of a table: its cells as text, its score and the columns that explain it."""
+    """One of the strangest rows of a table: its cells as text, its score and the columns that explain it.
+
+    `expected` holds, for each of the `reasons`, what the model expected there, as text; None where it does not say.
+    """
 
     error: float
     rank: float
     reasons: tuple[str, ...]
+    expected: tuple[str | None, ...]
     cells: tuple[tuple[str, str], ...]
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> StrangeRow:
         cells = tuple((name, text) for name, text in state["cells"])
-        return cls(state["error"], state["rank"], tuple(state["reasons"]), cells)
+        return cls(state["error"], state["rank"], tuple(state["reasons"]), tuple(state["expected"]), cells)
 
 
 class Scorer:
     """Scores batches with one version of a model. Output columns, in order, are `schema`."""
 
     def __init__(self, bundle: Bundle, prefix: str, version: str) -> None:
-        self.bundle, self.prefix, self.version = bundle, prefix, version
-        self.features = bundle.feature_names(prefix)
+        self.bundle, self.version = bundle, version
+        self.columns = OutputColumns(prefix, bundle.model.latent_dim)
         lineage = {
             "aemodel.model": bundle.provenance.name,
             "aemodel.model_version": version,
             "aemodel.bundle": bundle.digest,
         }
-        fields = [
-            pa.field(n, pa.float32(), metadata={**lineage, "aemodel.latent": str(i)})
-            for i, n in enumerate(self.features)
-        ]
-        fields += [pa.field(f"{prefix}error", pa.float32(), metadata=lineage)]
-        fields += [pa.field(f"{prefix}error_rank", pa.float32(), metadata=lineage)]
-        fields += [pa.field(f"{prefix}reason_{i + 1}", pa.string(), metadata=lineage) for i in range(NUM_REASONS)]
-        fields += [pa.field(f"{prefix}model_version", pa.string(), metadata=lineage)]
+        latents = {name: {"aemodel.latent": str(i)} for i, name in enumerate(self.columns.features)}
+        fields = [pa.field(n, pa.float32(), metadata=lineage | latents.get(n, {})) for n in self.columns.numbers]
+        fields += [pa.field(n, pa.string(), metadata=lineage) for n in self.columns.texts]
         self.schema = pa.schema(fields)
 
     @torch.inference_mode()
@@ -63,13 +65,29 @@ class Scorer:
         errors, latents = by_column.numpy(), z.float().numpy()
         calibration = self.bundle.calibration
         error = calibration.score(errors, latents)
+        rank, reasons = calibration.rank(error), calibration.reasons(errors, NUM_REASONS)
         arrays = [pa.array(np.ascontiguousarray(latents[:, i])) for i in range(latents.shape[1])]
-        arrays += [pa.array(error), pa.array(calibration.rank(error))]
+        arrays += [pa.array(error), pa.array(rank)]
         names = pa.array(self.bundle.input_columns, pa.string())
-        for index in calibration.reasons(errors, NUM_REASONS).T:
-            arrays.append(names.take(pa.array(index, mask=index < 0)))
+        arrays += [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
+        arrays += [pa.array(texts, pa.string()) for texts in self._expected(z, rank, reasons).T]
         arrays.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _expected(self, z: torch.Tensor, rank: np.ndarray, reasons: np.ndarray) -> np.ndarray:
+        """What the model expected in the columns of the reasons, as text (rows, reasons); None for ordinary rows."""
+        texts = np.full(reasons.shape, None, object)
+        strange = np.flatnonzero(rank >= EXPLAINED_RANK)
+        if len(strange) == 0:
+            return texts
+        expected = self.bundle.transform.invert(self.bundle.model.decode(z[strange]).float().numpy())
+        columns = self.bundle.transform.columns
+        for place, row in enumerate(strange):
+            for reason, column in enumerate(reasons[row]):
+                if column >= 0:
+                    whole = columns[column].column.type.startswith(("int", "uint"))
+                    texts[row, reason] = as_text(expected.column(int(column))[place], whole)
+        return texts
 
     def check_columns(self, types: pa.Schema) -> None:
         """Refuse a dataset that lacks an input of the model. Raises SchemaError naming it."""
@@ -83,15 +101,15 @@ class Scorer:
 
 
 class Strangest:
-    """The rows of highest score seen so far."""
+    """The rows of highest score seen so far, with their cells in `shown`."""
 
-    def __init__(self, count: int, columns: Sequence[str], prefix: str) -> None:
-        self.count, self.columns, self.prefix = count, columns, prefix
+    def __init__(self, count: int, shown: Sequence[str], columns: OutputColumns) -> None:
+        self.count, self.shown, self.columns = count, shown, columns
         self._heap: list[tuple[float, int, StrangeRow]] = []
         self._seen = 0
 
     def add(self, rows: pa.RecordBatch, scored: pa.RecordBatch) -> None:
-        error = scored.column(f"{self.prefix}error").to_numpy()
+        error = scored.column(self.columns.error).to_numpy()
         for index in np.argsort(-error, kind="stable")[: self.count]:
             if len(self._heap) == self.count and error[index] <= self._heap[0][0]:
                 break
@@ -104,11 +122,17 @@ class Strangest:
         return tuple(row for _, _, row in sorted(self._heap, key=lambda e: (-e[0], -e[1])))
 
     def _row(self, rows: pa.RecordBatch, scored: pa.RecordBatch, index: int) -> StrangeRow:
-        reasons = (scored.column(f"{self.prefix}reason_{i + 1}")[index].as_py() for i in range(NUM_REASONS))
-        cells = tuple((name, _text(rows.column(name)[index])) for name in self.columns)
-        rank = float(scored.column(f"{self.prefix}error_rank")[index].as_py())
+        def cell(name: str) -> Any:
+            return scored.column(name)[index].as_py()
+
+        names = self.columns
+        known = [(cell(r), cell(e)) for r, e in zip(names.reasons, names.expected, strict=True) if cell(r) is not None]
         return StrangeRow(
-            float(scored.column(f"{self.prefix}error")[index].as_py()), rank, tuple(r for r in reasons if r), cells
+            cell(names.error),
+            cell(names.error_rank),
+            tuple(reason for reason, _ in known),
+            tuple(expected for _, expected in known),
+            tuple((name, as_text(rows.column(name)[index])) for name in self.shown),
         )
 
 
@@ -116,7 +140,7 @@ def score_fragment(
     scorer: Scorer, snapshot: Snapshot, fragment: int, carried: Sequence[str], strangest: Strangest
 ) -> Iterator[pa.RecordBatch]:
     """One file's rows in order: the carried columns, then the feature columns."""
-    wanted = {*carried, *scorer.bundle.input_columns, *strangest.columns}
+    wanted = {*carried, *scorer.bundle.input_columns, *strangest.shown}
     columns = [n for n in snapshot.schema.names if n in wanted]
     schema = pa.schema([*(snapshot.schema.field(c) for c in carried), *scorer.schema])
     for batch in snapshot.read_fragment(fragment, columns):
@@ -125,9 +149,14 @@ def score_fragment(
         yield pa.RecordBatch.from_arrays([*(batch.column(c) for c in carried), *scored.columns], schema=schema)
 
 
-def _text(value: pa.Scalar) -> str:
+def as_text(value: pa.Scalar, whole: bool = False) -> str:
+    """A cell for people, at most 60 characters; `whole` rounds a number."""
     cell = value.as_py()
     if cell is None:
         return "missing"
-    text = f"{cell:g}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:.0f}" if whole else f"{cell:.6g}"
+    if isinstance(cell, datetime):
+        return cell.isoformat(" ", "seconds")
+    text = str(cell)
     return text if len(text) <= 60 else text[:59] + "…"

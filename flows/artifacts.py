@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
@@ -14,11 +15,13 @@ def show(outcome: Outcome) -> None:
     key = re.sub(r"[^a-z0-9]+", "-", outcome.model.lower()).strip("-")
     create_markdown_artifact(markdown(outcome), key=f"{key}-summary", description="What the run learned and wrote")
     if outcome.strangest:
-        rows = [
-            {"score": round(row["error"], 1), "reasons": ", ".join(row["reasons"])} | dict(row["cells"])
-            for row in outcome.strangest
-        ]
+        rows = [_strange(row) for row in outcome.strangest]
         create_table_artifact(rows, key=f"{key}-strangest", description="The strangest rows of the table")
+
+
+def _strange(row: dict[str, Any]) -> dict[str, Any]:
+    because = {"reasons": ", ".join(row["reasons"]), "expected": ", ".join(e or "" for e in row["expected"])}
+    return {"score": round(row["error"], 1)} | because | dict(row["cells"])
 
 
 def markdown(outcome: Outcome) -> str:

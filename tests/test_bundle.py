@@ -150,17 +150,3 @@ def test_a_save_that_fails_leaves_the_bundle_before(
         save(whole, folder)
     assert load(folder).digest == before
     assert [p.name for p in folder.parent.iterdir()] == ["bundle"]
-
-
-@pytest.mark.parametrize(("latent_dim", "first", "last"), [(1, "ae_00", "ae_00"), (16, "ae_00", "ae_15")])
-def test_features_are_numbered_with_two_digits(whole: Bundle, latent_dim: int, first: str, last: str) -> None:
-    names = made(latent_dim=latent_dim).feature_names("ae_")
-    assert (names[0], names[-1], len(names)) == (first, last, latent_dim)
-
-
-def test_from_a_hundred_features_on_there_are_three_digits_and_they_sort() -> None:
-    bundle = made()
-    bundle.model.latent_dim = 101
-    names = bundle.feature_names("x_")
-    assert (names[0], names[-1]) == ("x_000", "x_100")
-    assert list(names) == sorted(names)

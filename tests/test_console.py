@@ -22,13 +22,29 @@ OUTCOME = Outcome(
     alias="champion",
     seconds={"train": 1.0, "total": 1.0},
     peak_memory_mb=900.0,
-    strangest=({"error": 12.0, "rank": 1.0, "reasons": ["delay"], "cells": [["id", "7"], ["delay", "900"]]},),
+    strangest=(
+        {
+            "error": 12.0,
+            "rank": 1.0,
+            "reasons": ["delay"],
+            "expected": ["12"],
+            "cells": [["id", "7"], ["delay", "900"]],
+        },
+    ),
 )
 
 
 def test_the_summary_tells_rows_gain_gate_version_and_the_strangest_rows() -> None:
     text = summary(OUTCOME)
-    for expected in ("1,234", "0.900", "0.850 (+0.050)", "passed", "version 3, alias champion", "delay = 900", "id 7"):
+    for expected in (
+        "1,234",
+        "0.900",
+        "0.850 (+0.050)",
+        "passed",
+        "version 3, alias champion",
+        "delay = 900 (expected 12)",
+        "id 7",
+    ):
         assert expected in text
 
 
@@ -37,7 +53,7 @@ def test_the_summary_says_when_nothing_was_to_be_done() -> None:
 
 
 def test_cells_cannot_break_the_summary_s_lines() -> None:
-    odd = {"error": 1.0, "rank": 1.0, "reasons": ["a\nb"], "cells": [["a\nb", "x\x1b[31m\ny"]]}
+    odd = {"error": 1.0, "rank": 1.0, "reasons": ["a\nb"], "expected": [None], "cells": [["a\nb", "x\x1b[31m\ny"]]}
     lines = summary(replace(OUTCOME, strangest=(odd,))).splitlines()
     assert any("a\\nb" in line and "x\\x1b[31m\\ny" in line for line in lines)
 

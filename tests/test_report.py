@@ -44,7 +44,7 @@ def _report(columns: int = 3, rows: int = 200, latents: int = 4) -> Report:
         ranks=rng.random(rows),
         label_name=None,
         labels=None,
-        strangest=(StrangeRow(12.0, 0.999, ("c0",), (("id", "o1"), ("c0", "99"))),),
+        strangest=(StrangeRow(12.0, 0.999, ("c0",), ("7",), (("id", "o1"), ("c0", "99"))),),
         seconds={"train": 3.2},
     )
 
@@ -90,7 +90,7 @@ def test_names_and_cells_cannot_become_markup() -> None:
             evaluation=replace(report.evaluation, columns=(ColumnScore(EVIL, "categorical", 0.5, 0.4),)),
             label_name=EVIL,
             labels=tuple([EVIL] * 200),
-            strangest=(StrangeRow(1.0, 1.0, (EVIL,), ((EVIL, EVIL),)),),
+            strangest=(StrangeRow(1.0, 1.0, (EVIL,), (EVIL,), ((EVIL, EVIL),)),),
         )
     )
     assert "<script" not in page and "alert(1)" in page

@@ -27,7 +27,8 @@ def test_the_columns_are_features_error_rank_reasons_and_version(scorer: Scorer)
     scored = scorer.score(_batch())
     features = ["ae_00", "ae_01", "ae_02", "ae_03"]
     reasons = ["ae_reason_1", "ae_reason_2", "ae_reason_3"]
-    assert scored.schema.names == [*features, "ae_error", "ae_error_rank", *reasons, "ae_model_version"]
+    expected = ["ae_expected_1", "ae_expected_2", "ae_expected_3"]
+    assert scored.schema.names == [*features, "ae_error", "ae_error_rank", *reasons, *expected, "ae_model_version"]
     assert all(scored.schema.field(n).type == pa.float32() for n in [*features, "ae_error", "ae_error_rank"])
     assert scored.column("ae_model_version").unique().to_pylist() == ["7"]
 
@@ -45,7 +46,7 @@ def test_rows_of_nulls_and_of_wild_values_have_finite_features(scorer: Scorer) -
     nothing = {n: pa.nulls(50, _batch().schema.field(n).type) for n in tables.INPUTS}
     for batch in (_batch(amount=wild), _batch(**nothing)):
         scored = scorer.score(batch)
-        for name in (*scorer.features, "ae_error", "ae_error_rank"):
+        for name in scorer.columns.numbers:
             assert np.isfinite(scored.column(name).to_numpy()).all(), name
 
 
@@ -54,7 +55,15 @@ def test_the_column_that_was_tampered_with_is_the_first_reason(scorer: Scorer) -
     counts[5] = 10_000
     scored = scorer.score(_batch(count=pa.array(counts, pa.int32())))
     assert scored.column("ae_reason_1")[5].as_py() == "count"
-    assert scored.column("ae_error_rank")[5].as_py() > 0.95
+    assert scored.column("ae_error_rank")[5].as_py() >= 0.99
+    expected = int(scored.column("ae_expected_1")[5].as_py())
+    assert abs(expected - 10_000) > abs(expected - 20), "in the units of the column, and nearer to what is usual"
+
+
+def test_only_strange_rows_are_told_what_was_expected(scorer: Scorer) -> None:
+    scored = scorer.score(_batch())
+    strange = scored.column("ae_error_rank").to_numpy() >= 0.99
+    assert (np.asarray(scored.column("ae_expected_1").is_valid()) == strange).all()
 
 
 def test_an_input_that_the_batch_lacks_counts_as_missing(scorer: Scorer) -> None:
@@ -74,7 +83,7 @@ def test_a_dataset_without_an_input_is_refused_by_name(scorer: Scorer) -> None:
 
 
 def test_a_fragment_keeps_its_rows_in_order_with_the_carried_columns(scorer: Scorer, mixed_snapshot: Snapshot) -> None:
-    strangest = Strangest(3, ["row_id", "carrier"], "ae_")
+    strangest = Strangest(3, ["row_id", "carrier"], scorer.columns)
     batches = list(score_fragment(scorer, mixed_snapshot, 1, ["row_id"], strangest))
     table = pa.Table.from_batches(batches)
     assert table["row_id"].to_pylist() == list(range(170, 300))

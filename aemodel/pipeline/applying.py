@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from aemodel import bundle
+from aemodel.columns import OutputColumns
 from aemodel.config import Job
 from aemodel.errors import SchemaError, TableError, shown
 from aemodel.files import digest, write_json
@@ -30,11 +31,8 @@ def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
     table = Table.open(
         job.output_uri, local_path(job.dataset.uri) if _is_plain(job.dataset.uri) else Path(snapshot.base)
     )
-    digits = max(2, len(str(latent_dim - 1)))
     prefix = job.output.prefix
-    names = [f"{prefix}{i:0{digits}d}" for i in range(latent_dim)]
-    names += [f"{prefix}{n}" for n in ("error", "error_rank", "reason_1", "reason_2", "reason_3", "model_version")]
-    taken = [n for n in names if n in snapshot.schema.names]
+    taken = [n for n in OutputColumns(prefix, latent_dim).all if n in snapshot.schema.names]
     if taken:
         raise TableError(
             f"the output column {shown(taken[0])} exists in the dataset already; "
@@ -65,7 +63,7 @@ def score(job: Job, version: str, work: Path) -> StagedTable:
     began = time.perf_counter()
     with table.lock():
         staging = table.begin(key)
-        strangest = Strangest(NUM_STRANGEST, snapshot.schema.names, job.output.prefix)
+        strangest = Strangest(NUM_STRANGEST, snapshot.schema.names, scorer.columns)
         parts = [
             _score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe)
             for i in range(len(snapshot.fragments))
@@ -97,8 +95,7 @@ def _score_part(
         return Part(fragment.path, fragment.num_rows, source)
     schema = pa.schema([*(snapshot.schema.field(c) for c in carried), *scorer.schema])
     write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
-    finite = [*scorer.features, f"{scorer.prefix}error", f"{scorer.prefix}error_rank"]
-    check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, finite)
+    check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, scorer.columns.numbers)
     return Part(fragment.path, fragment.num_rows, source)
 
 

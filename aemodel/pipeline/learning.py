@@ -182,7 +182,7 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
     prepared, trained = Prepared.load(folder / "prepared"), bundle.load(folder / "bundle")
     scorer = Scorer(trained, job.output.prefix, run.version)
     rows = prepared.held_out.slice(0, DRAWN_ROWS).combine_chunks().to_batches()
-    strangest = Strangest(LISTED_ROWS, prepared.held_out.column_names, job.output.prefix)
+    strangest = Strangest(LISTED_ROWS, prepared.held_out.column_names, scorer.columns)
     scored = []
     for batch in rows:
         scored.append(scorer.score(batch))
@@ -207,8 +207,8 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
             evaluation=Evaluation.from_json(read_json(folder / "evaluation.json")),
             verdict=_verdict(folder),
             journal=_journal(folder),
-            latents=np.stack([table.column(n).to_numpy() for n in scorer.features], axis=1),
-            ranks=table.column(f"{job.output.prefix}error_rank").to_numpy(),
+            latents=np.stack([table.column(n).to_numpy() for n in scorer.columns.features], axis=1),
+            ranks=table.column(scorer.columns.error_rank).to_numpy(),
             label_name=label,
             labels=labels,
             strangest=strangest.rows(),

@@ -39,7 +39,8 @@ def test_the_columns_are_keys_features_score_reasons_and_version(house: House) -
     names = [c for c in _table(house).columns if c != "region"]
     features = [f"ae_{i:02d}" for i in range(4)]
     reasons = [f"ae_reason_{i}" for i in (1, 2, 3)]
-    assert names == ["order_id", *features, "ae_error", "ae_error_rank", *reasons, "ae_model_version"]
+    expected = [f"ae_expected_{i}" for i in (1, 2, 3)]
+    assert names == ["order_id", *features, "ae_error", "ae_error_rank", *reasons, *expected, "ae_model_version"]
 
 
 def test_features_and_scores_are_finite_and_ranks_are_shares(house: House) -> None:
