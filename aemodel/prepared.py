@@ -27,7 +27,7 @@ from aemodel.plan import TrainingGroup
 from aemodel.schema import Column, LeftOut, TableSchema, decide
 from aemodel.snapshot import Snapshot
 from aemodel.split import Split
-from aemodel.statistics import Statistics, row_priorities
+from aemodel.statistics import RowSample, Statistics, row_priorities
 from aemodel.transform import Transform, fit, rare_levels
 
 log = logging.getLogger("aemodel")
@@ -214,12 +214,15 @@ def _first_rows(snapshot: Snapshot, types: pa.Schema) -> pa.Table:
 def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:
     if chosen.by != "time":
         return chosen
-    column = chosen.columns[0]
-    sample: list[np.ndarray] = []
+    column, sample = chosen.columns[0], RowSample.empty(1)
     for fragment, group, _ in snapshot.row_groups():
+        begin = 0
         for batch in snapshot.read(fragment, group, [column.name]):
-            sample.append(np.asarray(column.cells(batch.column(0))))
-    return replace(chosen, threshold=split.time_threshold(np.concatenate(sample), chosen.holdout))
+            values = np.asarray(column.cells(batch.column(0)))
+            priorities = row_priorities(fragment, group, np.arange(begin, begin + len(values)))
+            sample.update(priorities, values[:, None])
+            begin += len(values)
+    return replace(chosen, threshold=split.time_threshold(sample.rows[:, 0], chosen.holdout))
 
 
 def _spread(groups: Sequence[TrainingGroup], rows: int) -> list[TrainingGroup]:
