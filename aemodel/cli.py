@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from aemodel.config import Job, load_job
-from aemodel.console import end, progress
+from aemodel.console import end, guarded, progress
 
 app = typer.Typer(
     add_completion=False,
@@ -23,6 +23,7 @@ WorkDir = Annotated[
     str | None, typer.Option("--work-dir", help="Where everything but the output table is kept (.aemodel).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="End with the result as one JSON object on standard output.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept as a tag of the version.", show_default=False)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show what the workers print.")]
 
 
@@ -48,6 +49,32 @@ def score(job: JobFile, work_dir: WorkDir = None, as_json: AsJson = False, verbo
 def report(job: JobFile, work_dir: WorkDir = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Write the report of the job's run on the present data again, and say where it lies."""
     end(lambda: _run(job, work_dir, verbose, "run_report"), as_json)
+
+
+@app.command()
+def promote(
+    job: JobFile,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version's number.", show_default=False)],
+    reason: Reason,
+    work_dir: WorkDir = None,
+) -> None:
+    """Point the job's alias at a version by hand, whatever the gate said."""
+    guarded(lambda: _move(job, work_dir, "promote", version, reason))
+
+
+@app.command()
+def rollback(job: JobFile, reason: Reason, work_dir: WorkDir = None) -> None:
+    """Point the job's alias back at the version before; no later run promotes the present one again."""
+    guarded(lambda: _move(job, work_dir, "rollback", reason))
+
+
+def _move(job_file: Path, work_dir: str | None, how: str, *what: str) -> None:
+    job = load_job(job_file)
+    from aemodel import pipeline
+
+    moved = getattr(pipeline, how)(job, pipeline.work_folder(work_dir), *what)
+    before = f", before {moved.before}" if moved.before else ""
+    print(f"{moved.model}: {moved.alias} is version {moved.version}{before}; `aemodel score` writes the table with it")
 
 
 def _run(job_file: Path, work_dir: str | None, verbose: bool, what: str) -> Any:

@@ -20,19 +20,26 @@ if TYPE_CHECKING:
 
 def end(call: Callable[[], Outcome], as_json: bool = False) -> None:
     """Call what gives an Outcome, print its summary, and leave with the exit code that says how it ended."""
+    done: list[Outcome] = []
+    guarded(lambda: done.append(call()))
+    outcome = done[0]
+    Console(stderr=as_json, highlight=False, soft_wrap=True).print(summary(outcome), markup=False)
+    if as_json:
+        print(json.dumps(outcome.to_json(), allow_nan=False))
+    if outcome.refused:
+        raise SystemExit(GateRefused.exit_code)
+
+
+def guarded(call: Callable[[], object]) -> None:
+    """Call, and turn an error meant for a person into one line and its exit code."""
     try:
-        outcome = call()
+        call()
     except AemodelError as error:
         print(f"aemodel: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print("aemodel: stopped; run again to go on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
-    Console(stderr=as_json, highlight=False, soft_wrap=True).print(summary(outcome), markup=False)
-    if as_json:
-        print(json.dumps(outcome.to_json(), allow_nan=False))
-    if outcome.refused:
-        raise SystemExit(GateRefused.exit_code)
 
 
 def summary(outcome: Outcome) -> str:

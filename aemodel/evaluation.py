@@ -19,6 +19,8 @@ from aemodel.pca import Projection
 ENOUGH_ROWS = 20
 #: Two figures closer than this are equal: float32 sums of the same model differ by as much.
 ROUNDING = 1e-4
+#: Two trainings that differ only in the seed differ by as much; a nightly retrain is not refused for it.
+SEED_NOISE = 0.005
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def decide(job: GateJob, new: Evaluation, champion: Evaluation | None) -> Verdic
         notes.append(
             f"champion's R² on the same rows {theirs:.4f}, this version's {mine:.4f} ({columns} shared columns)"
         )
-        if columns and mine < theirs - ROUNDING:
+        if columns and mine < theirs - SEED_NOISE:
             reasons.append(f"held-out R² {mine:.4f} is below the champion's {theirs:.4f} on the same rows")
     return Verdict(not reasons, tuple(reasons), tuple(notes))
 

@@ -45,6 +45,9 @@ for _talkative in ("mlflow", "alembic"):
     logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 KEY_TAG = "aemodel.key"
+PREVIOUS_TAG = "aemodel.previous"
+ROLLED_BACK_TAG = "aemodel.rolled_back"
+PROMOTED_TAG = "aemodel.promoted_by_hand"
 CHALLENGER = "challenger"
 #: What a registered version needs to load and predict; the versions are those that wrote it.
 REQUIREMENTS = (
@@ -183,11 +186,21 @@ class Registry:
             call = partial(self.client.set_model_version_tag, version.name, version.number, key, value)
             self._call("tag a version", call)
 
+    def tags_of(self, version: Version) -> dict[str, str]:
+        """Raises RegistryError, also when there is no such version."""
+        found = self._call("read a version", lambda: self.client.get_model_version(version.name, version.number))
+        return dict(found.tags)
+
     def promote(self, version: Version, expected: Version | None) -> bool:
-        """Point the job's alias at `version` if it still names `expected`; False if another run was faster."""
+        """Point the job's alias at `version` if it still names `expected`; False if another run was faster.
+
+        The version remembers which one it took over from, so that a roll-back finds its way.
+        """
         with FileLock(self.work / ".promote.lock"):
             if self.resolve(version.name, self.job.alias) not in (expected, version):
                 return False
+            if expected is not None and expected != version:
+                self.set_tags(version, {PREVIOUS_TAG: expected.number})
             self._call(
                 "promote", lambda: self.client.set_registered_model_alias(version.name, self.job.alias, version.number)
             )

@@ -7,6 +7,7 @@ same steps run from the command line and inside Prefect's tasks.
 
 from aemodel.pipeline.applying import champion_version, publish, score
 from aemodel.pipeline.learning import evaluate_and_register, prepare_run, train, write_report
+from aemodel.pipeline.promoting import Promotion, promote, rollback
 from aemodel.pipeline.references import (
     PreparedRun,
     PublishedTable,
@@ -20,6 +21,7 @@ from aemodel.pipeline.run import Outcome, run, run_report, run_score, run_train
 __all__ = [
     "Outcome",
     "PreparedRun",
+    "Promotion",
     "PublishedTable",
     "RegisteredVersion",
     "StagedTable",
@@ -27,7 +29,9 @@ __all__ = [
     "champion_version",
     "evaluate_and_register",
     "prepare_run",
+    "promote",
     "publish",
+    "rollback",
     "run",
     "run_report",
     "run_score",

@@ -22,7 +22,7 @@ from aemodel.model import PrincipalAxes
 from aemodel.pipeline.applying import check_output
 from aemodel.pipeline.references import PreparedRun, RegisteredVersion, TrainedRun, code_version, locked
 from aemodel.prepared import Prepared, prepare, table_schema
-from aemodel.registry import Registry, Version
+from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
 from aemodel.report import Report, render
 from aemodel.scoring import Scorer, Strangest
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -161,6 +161,10 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
 def _judged(
     job: Job, registry: Registry, prepared: Prepared, found: Evaluation, champion: Version | None, version: Version
 ) -> Verdict:
+    rolled_back = registry.tags_of(version).get(ROLLED_BACK_TAG)
+    if rolled_back:
+        reason = f"version {version.number} was rolled back by hand ({rolled_back}): promote it by hand"
+        return Verdict(False, (reason,), ())
     judged = replace(found, rows=0) if prepared.held_out_is_training else found
     if champion is None or champion.number == version.number:
         return decide(job.gate, judged, None)

@@ -38,3 +38,33 @@ def test_a_refused_version_is_registered_and_the_champion_goes_on_scoring(tmp_pa
     assert promoted.code == 0 and promoted.json["alias"] == "champion", promoted.errors
     assert promoted.json["changed"] is True and promoted.json["table_version"] == 2
     assert _alias(client, "champion") == promoted.json["model_version"]
+
+
+def test_a_promotion_by_hand_and_its_roll_back(tmp_path: Path) -> None:
+    house = build_house(tmp_path)
+    strict = house.variant(
+        "strict", lambda t: t.replace("latent_dim: 4", "latent_dim: 2") + "gate: {min_gain_over_pca: 0.9}"
+    )
+    assert aemodel("train", strict, "--work-dir", house.work).code == 3
+    work = ("--work-dir", house.work)
+
+    promoted = aemodel("promote", house.job, "2", "--reason", "narrow is enough", *work)
+    assert promoted.code == 0 and "champion is version 2, before 1" in promoted.output
+    scored = aemodel("score", house.job, *work, "--json")
+    assert scored.json["model_version"] == "2" and scored.json["table_version"] == 2
+
+    back = aemodel("rollback", house.job, "--reason", "it was not", *work)
+    assert back.code == 0 and "champion is version 1, before 2" in back.output
+    client = MlflowClient(f"sqlite:///{house.work / 'mlflow.db'}")
+    tags = client.get_model_version("orders", "2").tags
+    assert tags["aemodel.rolled_back"] == "it was not" and tags["aemodel.promoted_by_hand"] == "narrow is enough"
+
+    lenient = house.variant("lenient", lambda t: t.replace("latent_dim: 4", "latent_dim: 2") + "gate: {enabled: false}")
+    again = aemodel("train", lenient, *work, "--json")
+    assert again.code == 3 and "rolled back by hand (it was not)" in again.json["gate"]["reasons"][0]
+    assert _alias(client, "champion") == "1"
+
+    nowhere = aemodel("rollback", house.job, "--reason", "once more", *work)
+    assert nowhere.code == 2 and "took over from none" in nowhere.errors
+    unknown = aemodel("promote", house.job, "77", "--reason", "a slip", *work)
+    assert unknown.code == 2 and "no version '77' to promote" in unknown.errors

@@ -1,0 +1,62 @@
+"""Promotion and roll-back by hand: which version the job's alias names, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aemodel.config import Job
+from aemodel.errors import NoVersion, RegistryError, shown
+from aemodel.registry import PREVIOUS_TAG, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The alias named `before` and now names `version`; `before` is None if it named none."""
+
+    model: str
+    alias: str
+    version: str
+    before: str | None
+
+
+def promote(job: Job, work: Path, number: str, reason: str) -> Promotion:
+    """Point the job's alias at a version, whatever the gate said of it. Raises NoVersion or RegistryError."""
+    registry, version = Registry(job.registry, work), Version(job.name, number)
+    try:
+        registry.tags_of(version)
+    except RegistryError as error:
+        raise NoVersion(f"{shown(job.name)} has no version {shown(number)} to promote ({error})") from None
+    before = registry.resolve(job.name, job.registry.alias)
+    registry.set_tags(version, {PROMOTED_TAG: reason, ROLLED_BACK_TAG: ""})
+    return _moved(registry, job, version, before)
+
+
+def rollback(job: Job, work: Path, reason: str) -> Promotion:
+    """Point the job's alias back at the version that the present one took over from.
+
+    The present one is marked, and no later run promotes it again. Raises NoVersion or RegistryError.
+    """
+    registry = Registry(job.registry, work)
+    present = registry.resolve(job.name, job.registry.alias)
+    if present is None:
+        raise NoVersion(
+            f"no version of {shown(job.name)} has the alias {shown(job.registry.alias)}: nothing to roll back"
+        )
+    earlier = registry.tags_of(present).get(PREVIOUS_TAG)
+    if not earlier:
+        raise NoVersion(
+            f"version {present.number} of {shown(job.name)} took over from none: promote another one instead"
+        )
+    registry.set_tags(present, {ROLLED_BACK_TAG: reason})
+    version = Version(job.name, earlier)
+    way_back = registry.tags_of(version).get(PREVIOUS_TAG, "")
+    moved = _moved(registry, job, version, present)
+    registry.set_tags(version, {PREVIOUS_TAG: way_back})  # its own predecessor, not the one just left
+    return moved
+
+
+def _moved(registry: Registry, job: Job, version: Version, before: Version | None) -> Promotion:
+    if not registry.promote(version, before):
+        raise RegistryError(f"another run moved the alias {shown(job.registry.alias)} meanwhile; look, and try again")
+    return Promotion(job.name, job.registry.alias, version.number, before.number if before else None)
