@@ -90,6 +90,7 @@ class TrainingJob(Section):
     devices: Annotated[int, Field(ge=1)] | Auto = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"
     patience: Annotated[int, Field(ge=1)] = 5
+    start: Literal["auto", "cold"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -101,6 +102,7 @@ class RegistryJob(Section):
 class GateJob(Section):
     enabled: bool = True
     min_gain_over_pca: float = 0.0
+    on_change: Literal["refuse", "new_columns"] = "refuse"
 
 
 class OutputJob(Section):

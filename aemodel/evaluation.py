@@ -10,6 +10,7 @@ import numpy as np
 
 from aemodel.bundle import Bundle
 from aemodel.config import GateJob
+from aemodel.contract import Contract
 from aemodel.layout import EncodedRows
 from aemodel.loader import HeldOutLoader
 from aemodel.model import PrincipalAxes, Reconstruction, reconstruct
@@ -108,8 +109,11 @@ def shared_r2(a: Evaluation, b: Evaluation) -> tuple[float, float, int]:
     return float(mine), float(other), len(pairs)
 
 
-def decide(job: GateJob, new: Evaluation, champion: Evaluation | None) -> Verdict:
-    """Not below PCA by the job's margin, no collapsed latents, and not below the champion on the same rows."""
+def decide(
+    job: GateJob, new: Evaluation, champion: Evaluation | None = None, contract: Contract | None = None
+) -> Verdict:
+    """Not below PCA by the job's margin, no collapsed latents, not below the champion on the same rows, and no column
+    of the champion's with another meaning unless the job allows it."""
     if not job.enabled:
         return Verdict(True, (), ("the gate is disabled by the job",))
     if new.rows < ENOUGH_ROWS:
@@ -131,7 +135,21 @@ def decide(job: GateJob, new: Evaluation, champion: Evaluation | None) -> Verdic
         )
         if columns and mine < theirs - SEED_NOISE:
             reasons.append(f"held-out R² {mine:.4f} is below the champion's {theirs:.4f} on the same rows")
+    if contract is not None and contract.r:
+        mean, least = float(np.mean(contract.r)), min(contract.r)
+        notes.append(f"columns correlate with version {contract.parent}'s at {mean:.4f}, the least at {least:.4f}")
+        notes += [f"trained from scratch: {contract.cold}"] if contract.cold else []
+        notes += [f"columns {_listed(contract.warned)} have moved a little"] if contract.warned else []
+        if contract.changed and job.on_change == "refuse":
+            reasons.append(
+                f"columns {_listed(contract.changed)} would mean something else than in version {contract.parent} "
+                f"(r down to {least:.2f}): set gate.on_change to new_columns to allow it"
+            )
     return Verdict(not reasons, tuple(reasons), tuple(notes))
+
+
+def _listed(latents: Sequence[int]) -> str:
+    return ", ".join(f"{i:02d}" for i in latents[:8]) + (" …" if len(latents) > 8 else "")
 
 
 def _known(value: float) -> float | None:

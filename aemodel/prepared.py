@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aemodel import pca, split
+from aemodel import pca, release, split
+from aemodel.bundle import Bundle
 from aemodel.config import DatasetJob, Job
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
 from aemodel.files import read_json, whole_folder, write_json
@@ -101,18 +102,30 @@ def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
     return decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
 
 
-def prepare(job: Job, snapshot: Snapshot, schema: TableSchema) -> Prepared:
-    """Fit everything that is fitted before training. Raises SnapshotError or SchemaError."""
+def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None = None) -> Prepared:
+    """Fit everything that is fitted before training. Raises SnapshotError or SchemaError.
+
+    What `parent`, the version that training will start from, has fitted stays as it is: its columns' transform, and
+    which rows are held out.
+    """
     chosen = _with_threshold(split.split_for(job.dataset.split, schema, snapshot.schema), snapshot)
+    if parent is not None:
+        schema = release.arranged(schema, parent)
+        if chosen.by == "hash":
+            chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
     statistics, groups, held_out, num_held_out = _first_pass(snapshot, schema, chosen)
     if not groups:
         raise SchemaError(f"none of {snapshot.num_rows} rows is left to train on; add rows or lower split.holdout")
     reasons = statistics.unusable()
     reasons |= {k: v for k, v in rare_levels(statistics).items() if k not in reasons}
+    if parent is not None:
+        reasons = {k: v for k, v in reasons.items() if k not in parent.input_columns}
     schema = schema.without(reasons, snapshot.schema)
     for name in reasons:
         del statistics.columns[name]
     transform = fit(statistics, job.model.effective_scaling)
+    if parent is not None:
+        transform = release.kept_transform(transform, parent)
     log.info(
         "inputs: %d columns in %d dimensions, %d left out; %s training rows, %s held out",
         len(schema.inputs),

@@ -14,6 +14,7 @@ import torch
 
 from aemodel.bundle import Bundle
 from aemodel.columns import NUM_REASONS, OutputColumns
+from aemodel.contract import Contract
 from aemodel.errors import SchemaError, nearest, shown
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
@@ -44,7 +45,7 @@ class StrangeRow:
 class Scorer:
     """Scores batches with one version of a model. Output columns, in order, are `schema`."""
 
-    def __init__(self, bundle: Bundle, prefix: str, version: str) -> None:
+    def __init__(self, bundle: Bundle, prefix: str, version: str, contract: Contract | None = None) -> None:
         self.bundle, self.version = bundle, version
         self.columns = OutputColumns(prefix, bundle.model.latent_dim)
         lineage = {
@@ -52,7 +53,7 @@ class Scorer:
             "aemodel.model_version": version,
             "aemodel.bundle": bundle.digest,
         }
-        latents = {name: {"aemodel.latent": str(i)} for i, name in enumerate(self.columns.features)}
+        latents = {name: _latent(i, contract) for i, name in enumerate(self.columns.features)}
         fields = [pa.field(n, pa.float32(), metadata=lineage | latents.get(n, {})) for n in self.columns.numbers]
         fields += [pa.field(n, pa.string(), metadata=lineage) for n in self.columns.texts]
         self.schema = pa.schema(fields)
@@ -136,6 +137,16 @@ class Strangest:
         )
 
 
+def _latent(index: int, contract: Contract | None) -> dict[str, str]:
+    """What a feature column's metadata says of its own past."""
+    known = {"aemodel.latent": str(index)}
+    if contract is not None:
+        known |= {"aemodel.column_origin": contract.origins[index], "aemodel.parent_version": contract.parent}
+        known |= {"aemodel.parent_bundle": contract.parent_digest}
+        known |= {"aemodel.r": f"{contract.r[index]:.4f}"} if index < len(contract.r) else {}
+    return known
+
+
 def score_fragment(
     scorer: Scorer, snapshot: Snapshot, fragment: int, carried: Sequence[str], strangest: Strangest
 ) -> Iterator[pa.RecordBatch]:
@@ -156,6 +167,8 @@ def as_text(value: pa.Scalar, whole: bool = False) -> str:
         return "missing"
     if isinstance(cell, float):
         return f"{cell:.0f}" if whole else f"{cell:.6g}"
+    if isinstance(cell, list):
+        return "[" + ", ".join(f"{v:.3g}" for v in cell[:4] if v is not None) + (", …]" if len(cell) > 4 else "]")
     if isinstance(cell, datetime):
         return cell.isoformat(" ", "seconds")
     text = str(cell)

@@ -35,6 +35,9 @@ STEPS_PER_CHECK = 100
 LEARNING_RATE = {"residual": 5e-4, "plain": 1e-3, "vanilla": 1e-3}
 CHECKPOINT_INTERVAL = timedelta(seconds=30)
 WEIGHT_DECAY = 0.05
+#: Weight of the teacher's latents in the loss, and the share of each batch that they are compared on.
+ANCHOR_WEIGHT = 1.0
+ANCHOR_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,33 @@ class TrainingResult:
     train_loss: float
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The network that training starts from, whose first latents, of `variance` (k,), are to stay where they are."""
+
+    model: Autoencoder
+    variance: Tensor
+
+
 class Learner(pl.LightningModule):
     """One optimisation problem: descends `model`, and validates and keeps the moving average of its weights."""
 
-    def __init__(self, model: Autoencoder, layout: Layout, job: ModelJob, schedule: Schedule, seed: int = 0) -> None:
+    teacher_variance: Tensor
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        layout: Layout,
+        job: ModelJob,
+        schedule: Schedule,
+        seed: int = 0,
+        teacher: Teacher | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
+        self.teacher = teacher.model.requires_grad_(False) if teacher else None
+        variance = teacher.variance if teacher else torch.ones(1)
+        self.register_buffer("teacher_variance", variance.clamp(min=1e-6), persistent=False)
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
         decay = min(0.998, 1 - 10 / max(20, schedule.total_steps))
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
@@ -105,7 +129,16 @@ class Learner(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
         torch.manual_seed((self.seed * 65_537 + self.global_rank + 1) * 2**26 + self.global_step)
-        return self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
+        loss = self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
+        return loss if self.teacher is None else loss + ANCHOR_WEIGHT * self._moved(self.teacher.eval(), batch)
+
+    def _moved(self, teacher: Autoencoder, batch: Batch) -> Tensor:
+        """How far the teacher's latents are from where it has them, as a share of their variance."""
+        rows = max(32, int(len(batch.values) * ANCHOR_SHARE))
+        part = Batch(batch.values[:rows], batch.codes[:rows])
+        known = len(self.teacher_variance)
+        away = self.model.encode(part)[:, :known].float() - teacher.encode(part)[:, :known].float()
+        return (away.square() / self.teacher_variance).mean()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

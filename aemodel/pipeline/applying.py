@@ -12,6 +12,7 @@ import pyarrow as pa
 from aemodel import bundle
 from aemodel.columns import OutputColumns
 from aemodel.config import Job
+from aemodel.contract import Contract
 from aemodel.errors import SchemaError, TableError, shown
 from aemodel.files import digest, write_json
 from aemodel.pipeline.references import PublishedTable, StagedTable, code_version
@@ -50,7 +51,8 @@ def score(job: Job, version: str, work: Path) -> StagedTable:
     """Score every row of the job's dataset with a version and stage the table. Readers see nothing of it yet."""
     registry = Registry(job.registry, work)
     folder = registry.fetch(Version(job.name, version))
-    scorer = Scorer(bundle.load(folder), job.output.prefix, version)
+    contract = Contract.from_tags(registry.tags_of(Version(job.name, version)))
+    scorer = Scorer(bundle.load(folder), job.output.prefix, version, contract)
     snapshot = open_snapshot(job.dataset.uri)
     scorer.check_columns(snapshot.schema)
     carried = carried_columns(job, snapshot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,18 +13,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aemodel import bundle, launch
+from aemodel import bundle, launch, release
+from aemodel import contract as contracts
 from aemodel.bundle import Bundle
 from aemodel.config import Job
+from aemodel.contract import Contract
 from aemodel.errors import TrainingError, redacted
 from aemodel.evaluation import Evaluation, Verdict, decide, evaluate
-from aemodel.files import digest, read_json, write_bytes, write_json
+from aemodel.files import digest, read_json, whole_folder, write_bytes, write_json
 from aemodel.model import PrincipalAxes
 from aemodel.pipeline.applying import check_output
 from aemodel.pipeline.references import PreparedRun, RegisteredVersion, TrainedRun, code_version, locked
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
 from aemodel.report import Report, render
+from aemodel.schema import TableSchema
 from aemodel.scoring import Scorer, Strangest
 from aemodel.snapshot import Snapshot, open_snapshot
 
@@ -39,7 +43,7 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
     snapshot = open_snapshot(job.dataset.uri)
     schema = table_schema(snapshot, job.dataset)
     check_output(job, snapshot, job.model.latent_dim)
-    Registry(job.registry, work)
+    registry = Registry(job.registry, work)
     key = digest([snapshot.digest, job.training_digest, job.name, code_version()])
     folder = work / "runs" / f"{job.name}-{key[:12]}"
     with locked(folder):
@@ -51,11 +55,30 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
             redacted(job.dataset.uri),
         )
         if not (folder / "prepared").exists():
-            prepare(job, snapshot, schema).save(folder / "prepared")
+            parent = _parent(job, registry, schema, folder)
+            prepare(job, snapshot, schema, parent).save(folder / "prepared")
         # The pin is of this run: the same files may have been copied or touched since the last.
         snapshot.save(folder / "snapshot.json")
         write_json(folder / "job.json", job.model_dump(mode="json"))
     return PreparedRun(str(folder), key, snapshot.num_rows)
+
+
+def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> Bundle | None:
+    """The champion, copied into the run, if training may start from it; why not stays in the run as well."""
+    champion = registry.resolve(job.name, job.registry.alias)
+    if champion is None:
+        return None
+    source = registry.fetch(champion)
+    parent = bundle.load(source)
+    cold = "the job says so" if job.training.start == "cold" else release.obstacle(parent, job.model, schema)
+    write_json(folder / "cold.json", cold)
+    if cold:
+        log.info("training from scratch, not from version %s: %s", champion.number, cold)
+        return None
+    with whole_folder(folder / "parent") as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)
+    log.info("training goes on from version %s, whose columns are to keep their meaning", champion.number)
+    return parent
 
 
 def train(run: PreparedRun, job: Job, work: Path) -> TrainedRun:
@@ -123,7 +146,7 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
     folder, registry = Path(run.folder), Registry(job.registry, work)
     with locked(folder):
         trained, prepared = bundle.load(folder / "bundle"), Prepared.load(folder / "prepared")
-        found, _ = evaluate(trained, prepared.pca, prepared.encoded_held_out(trained.transform))
+        found, learned = evaluate(trained, prepared.pca, prepared.encoded_held_out(trained.transform))
         write_json(folder / "evaluation.json", found.to_json())
         run_id = _start_run(run.key, folder, job, registry)
         champion = registry.resolve(job.name, job.registry.alias)
@@ -131,9 +154,10 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         tags = {k: str(v) for k, v in tags.items()} | {"aemodel.bundle": trained.digest}
         tags |= {"aemodel.r2": f"{found.r2:.6f}", "aemodel.r2_pca": f"{found.r2_pca:.6f}"}
         version = registry.register(run_id, job.name, run.key, trained, folder / "bundle", job.output.prefix, tags)
-        verdict = _judged(job, registry, prepared, found, champion, version)
+        verdict, contract = _judged(job, registry, folder, prepared, found, learned.latents, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
-        registry.set_tags(version, {"aemodel.gate": "passed" if verdict.passed else "; ".join(verdict.reasons)[:4_000]})
+        gate = "passed" if verdict.passed else "; ".join(verdict.reasons)[:4_000]
+        registry.set_tags(version, {"aemodel.gate": gate} | contract.to_tags())
         figures = {"r2": found.r2, "r2_pca": found.r2_pca, "effective_rank": found.latents.effective_rank}
         registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
         if verdict.passed and not registry.promote(version, champion):
@@ -159,19 +183,36 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
 
 
 def _judged(
-    job: Job, registry: Registry, prepared: Prepared, found: Evaluation, champion: Version | None, version: Version
-) -> Verdict:
-    rolled_back = registry.tags_of(version).get(ROLLED_BACK_TAG)
-    if rolled_back:
+    job: Job,
+    registry: Registry,
+    folder: Path,
+    prepared: Prepared,
+    found: Evaluation,
+    latents: np.ndarray,
+    champion: Version | None,
+    version: Version,
+) -> tuple[Verdict, Contract]:
+    """The gate's verdict, and what became of the champion's columns, both on the run's held-out rows."""
+    tags = registry.tags_of(version)
+    if rolled_back := tags.get(ROLLED_BACK_TAG):
         reason = f"version {version.number} was rolled back by hand ({rolled_back}): promote it by hand"
-        return Verdict(False, (reason,), ())
+        return Verdict(False, (reason,), ()), Contract.from_tags(tags) or contracts.first(
+            version.number, latents.shape[1]
+        )
     judged = replace(found, rows=0) if prepared.held_out_is_training else found
-    if champion is None or champion.number == version.number:
-        return decide(job.gate, judged, None)
+    if champion is None or champion == version:
+        known = Contract.from_tags(tags) or contracts.first(version.number, latents.shape[1])
+        return decide(job.gate, judged), known
     theirs = bundle.load(registry.fetch(champion))
     pca = _same_width_pca(theirs, prepared)
-    measured, _ = evaluate(theirs, pca, prepared.encoded_held_out(theirs.transform))
-    return decide(job.gate, judged, measured)
+    measured, reconstruction = evaluate(theirs, pca, prepared.encoded_held_out(theirs.transform))
+    before = Contract.from_tags(registry.tags_of(champion))
+    origins = before.origins if before else (champion.number,) * theirs.model.latent_dim
+    cold = read_json(folder / "cold.json") if (folder / "cold.json").exists() else "there was no champion yet"
+    contract = contracts.compared(
+        version.number, latents, champion.number, theirs.digest, reconstruction.latents, origins, cold
+    )
+    return decide(job.gate, judged, measured, contract), contract
 
 
 def _same_width_pca(champion: Bundle, prepared: Prepared) -> PrincipalAxes:

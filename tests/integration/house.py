@@ -89,10 +89,10 @@ class House:
         return path
 
 
-def build_house(root: Path) -> House:
+def build_house(root: Path, epochs: int = 4) -> House:
     write_orders(root / "orders")
     job = root / "job.yaml"
-    job.write_text(JOB.format(root=root))
+    job.write_text(JOB.format(root=root).replace("max_epochs: 4", f"max_epochs: {epochs}"))
     done = aemodel("run", job, "--json", "--work-dir", root / "work")
     assert done.code == 0, done.errors
     return House(root, job, root / "work", done.json)
