@@ -20,6 +20,8 @@ Name = Annotated[str, Field(min_length=1)]
 
 ENVIRONMENT_PREFIX = "AEMODEL_"
 WORK_DIR_VARIABLE = "AEMODEL_WORK_DIR"
+#: `latent_dim: auto` chooses among widths up to this.
+MAX_AUTO_LATENTS = 64
 
 
 class Section(BaseModel):
@@ -58,7 +60,7 @@ class DatasetJob(Section):
 
 class ModelJob(Section):
     preset: Literal["residual", "plain", "vanilla"] = "residual"
-    latent_dim: Annotated[int, Field(ge=1, le=4096)] = 16
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] | Auto = 16
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = (256, 256)
     scaling: Literal["quantile", "standard", "minmax"] | None = None
     noise: Annotated[float, Field(ge=0, lt=0.5)] | None = None
@@ -73,6 +75,11 @@ class ModelJob(Section):
             if self.noise or self.dropout:
                 raise ValueError("preset vanilla has neither noise nor dropout")
         return self
+
+    @property
+    def most_latents(self) -> int:
+        """The largest number of latents that may come of it."""
+        return MAX_AUTO_LATENTS if self.latent_dim == "auto" else self.latent_dim
 
     @property
     def effective_scaling(self) -> Literal["quantile", "standard", "minmax"]:

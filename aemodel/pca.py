@@ -18,6 +18,8 @@ from aemodel.model import Autoencoder, Batch, Linear, PrincipalAxes
 GRAM_ROWS = 1_000_000
 #: The Gram matrix takes 8·width² bytes and its axes some times width³ operations.
 MAX_WIDTH = 8_192
+#: What `latent_dim: auto` keeps of the variance that the largest allowed width explains.
+AUTO_SHARE = 0.95
 
 
 class Projection(Autoencoder):
@@ -67,6 +69,12 @@ def principal_axes(layout: Layout, rows: Iterable[EncodedRows], latent_dim: int)
     signs = torch.sign((axes**3).sum(dim=0))
     axes = axes * torch.where(signs == 0, 1.0, signs)
     return PrincipalAxes(mean.numpy(), axes.numpy(), variance.flip(0).clamp(min=0).numpy())
+
+
+def automatic_width(variance: np.ndarray, most: int) -> int:
+    """The fewest axes that explain AUTO_SHARE of what `most` of them explain; `variance` (axes,) falls."""
+    explained = np.cumsum(variance[:most])
+    return int(np.searchsorted(explained, AUTO_SHARE * explained[-1])) + 1
 
 
 def save(pca: PrincipalAxes, path: Path) -> None:

@@ -143,8 +143,12 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
             np.add(nulled, rows.nulled, out=nulled)
             yield rows
 
-    axes = pca.principal_axes(transform.layout, encoded(), job.model.latent_dim)
-    if axes.axes.shape[1] < job.model.latent_dim:
+    axes = pca.principal_axes(transform.layout, encoded(), job.model.most_latents)
+    if job.model.latent_dim == "auto":
+        width = parent.model.latent_dim if parent else pca.automatic_width(axes.variance, axes.axes.shape[1])
+        axes = replace(axes, axes=axes.axes[:, :width])
+        log.info("latent_dim is %d", width)
+    elif axes.axes.shape[1] < job.model.latent_dim:
         log.info(
             "latent_dim is %d: less than the %d dimensions of the inputs", axes.axes.shape[1], transform.layout.width
         )

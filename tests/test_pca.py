@@ -10,7 +10,7 @@ from aemodel import pca
 from aemodel.errors import SchemaError
 from aemodel.layout import Block, EncodedRows, Layout
 from aemodel.model import Batch, Linear
-from aemodel.pca import Projection, principal_axes
+from aemodel.pca import Projection, automatic_width, principal_axes
 from tests import tables
 
 TABLE = tables.plain(tables.mixed())
@@ -84,3 +84,10 @@ def test_saved_axes_are_the_same_axes(tmp_path: Path) -> None:
     loaded = pca.load(tmp_path / "pca.safetensors")
     for name in ("mean", "axes", "variance"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(found, name))
+
+
+def test_the_automatic_width_is_the_least_that_explains_enough_of_the_largest() -> None:
+    variance = np.array([5.0, 4.0, 0.5, 0.25, 0.25, 100.0])
+    assert automatic_width(variance, 5) == 3
+    assert automatic_width(variance, 1) == 1
+    assert automatic_width(np.ones(40), 40) == 38

@@ -96,3 +96,13 @@ def test_it_reads_back_as_it_was_saved(mixed_prepared: Prepared, tmp_path: Path)
 
 def test_cells_that_cannot_be_used_are_counted_by_column(mixed_prepared: Prepared, mixed_job: Job) -> None:
     assert mixed_prepared.nulled["amount"] > 0 and mixed_prepared.nulled["count"] == 0
+
+
+def test_an_automatic_width_follows_the_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(500, 2))
+    columns = {f"c{i}": hidden @ rng.normal(size=2) + 0.01 * rng.normal(size=500) for i in range(8)}
+    tables.write(pa.table(columns), tmp_path / "a.parquet")
+    job = parse_job({"name": "t", "dataset": {"uri": str(tmp_path)}, "model": {"latent_dim": "auto"}}, "job")
+    snapshot = open_snapshot(str(tmp_path))
+    assert prepare(job, snapshot, table_schema(snapshot, job.dataset)).pca.axes.shape == (8, 2)

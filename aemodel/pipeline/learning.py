@@ -42,7 +42,7 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
     """Pin the input, open every door, fit what is fitted before training. Raises InputError, leaving nothing behind."""
     snapshot = open_snapshot(job.dataset.uri)
     schema = table_schema(snapshot, job.dataset)
-    check_output(job, snapshot, job.model.latent_dim)
+    check_output(job, snapshot, job.model.most_latents)
     registry = Registry(job.registry, work)
     key = digest([snapshot.digest, job.training_digest, job.name, code_version()])
     folder = work / "runs" / f"{job.name}-{key[:12]}"
