@@ -11,7 +11,7 @@ import numpy as np
 from aemodel.bundle import Bundle
 from aemodel.config import GateJob
 from aemodel.contract import Contract
-from aemodel.layout import EncodedRows
+from aemodel.layout import EncodedRows, Layout
 from aemodel.loader import HeldOutLoader
 from aemodel.model import PrincipalAxes, Reconstruction, reconstruct
 from aemodel.pca import Projection
@@ -22,6 +22,9 @@ ENOUGH_ROWS = 20
 ROUNDING = 1e-4
 #: Two trainings that differ only in the seed differ by as much; a nightly retrain is not refused for it.
 SEED_NOISE = 0.005
+#: From here on a column is named as given away by another, and how many rows that is judged by.
+DETERMINED_R2 = 0.999
+DETERMINED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,25 @@ class LatentHealth:
 
 
 @dataclass(frozen=True)
+class Determined:
+    """A column that another one gives away: `r2` of the straight line between their encoded values."""
+
+    column: str
+    by: str
+    r2: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
+    """`r2_training`: the same measure on training rows; None where it was not taken."""
+
     rows: int
     r2: float
     r2_pca: float
     columns: tuple[ColumnScore, ...]
     latents: LatentHealth
+    r2_training: float | None = None
+    determined: tuple[Determined, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,7 +77,8 @@ class Evaluation:
         health = state["latents"]
         pairs = tuple((int(a), int(b)) for a, b in health["duplicates"])
         latents = LatentHealth(tuple(health["std"]), tuple(health["dead"]), pairs, health["effective_rank"])
-        return cls(state["rows"], state["r2"], state["r2_pca"], columns, latents)
+        determined = tuple(Determined(**d) for d in state["determined"])
+        return cls(state["rows"], state["r2"], state["r2_pca"], columns, latents, state["r2_training"], determined)
 
 
 @dataclass(frozen=True)
@@ -73,8 +90,10 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def evaluate(bundle: Bundle, pca: PrincipalAxes, held_out: EncodedRows) -> tuple[Evaluation, Reconstruction]:
-    """Measure `bundle` and PCA of its width on the same encoded rows."""
+def evaluate(
+    bundle: Bundle, pca: PrincipalAxes, held_out: EncodedRows, training: EncodedRows | None = None
+) -> tuple[Evaluation, Reconstruction]:
+    """Measure `bundle` and PCA of its width on the same encoded rows, and, to see the gap, on rows trained on."""
     layout = bundle.transform.layout
     learned = reconstruct(bundle.model, HeldOutLoader(held_out, 0, 1))
     linear = reconstruct(Projection(layout, pca), HeldOutLoader(held_out, 0, 1))
@@ -82,8 +101,33 @@ def evaluate(bundle: Bundle, pca: PrincipalAxes, held_out: EncodedRows) -> tuple
         ColumnScore(block.column, block.kind, _known(a), _known(b))
         for block, a, b in zip(layout.blocks, learned.r2, linear.r2, strict=True)
     )
-    found = Evaluation(len(held_out), _mean(learned.r2), _mean(linear.r2), columns, latent_health(learned.latents))
+    seen = None if training is None else _mean(reconstruct(bundle.model, HeldOutLoader(training, 0, 1)).r2)
+    found = Evaluation(
+        len(held_out),
+        _mean(learned.r2),
+        _mean(linear.r2),
+        columns,
+        latent_health(learned.latents),
+        seen,
+        determined(layout, held_out),
+    )
     return found, learned
+
+
+def determined(layout: Layout, rows: EncodedRows) -> tuple[Determined, ...]:
+    """Numeric columns that an earlier one predicts almost exactly: they add nothing, or leak."""
+    blocks = [b for b in layout.blocks if b.kind == "numeric"]
+    if len(blocks) < 2 or len(rows) < ENOUGH_ROWS:
+        return ()
+    values = np.nan_to_num(rows.values[:DETERMINED_ROWS, [b.values[0] for b in blocks]].astype(np.float64))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r2 = np.nan_to_num(np.corrcoef(values.T)) ** 2
+    earlier = np.tril(r2, k=-1)
+    best = earlier.argmax(axis=1)
+    return tuple(
+        Determined(blocks[i].column, blocks[best[i]].column, float(earlier[i, best[i]]))
+        for i in np.flatnonzero(earlier.max(axis=1) > DETERMINED_R2)
+    )
 
 
 def latent_health(latents: np.ndarray) -> LatentHealth:

@@ -138,7 +138,7 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
     nulled = np.zeros(len(schema.inputs), np.int64)
 
     def encoded() -> Any:
-        for group in _spread(groups, pca.GRAM_ROWS):
+        for group in spread(groups, pca.GRAM_ROWS):
             rows = read(group)
             np.add(nulled, rows.nulled, out=nulled)
             yield rows
@@ -242,7 +242,7 @@ def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:
     return replace(chosen, threshold=split.time_threshold(sample.rows[:, 0], chosen.holdout))
 
 
-def _spread(groups: Sequence[TrainingGroup], rows: int) -> list[TrainingGroup]:
+def spread(groups: Sequence[TrainingGroup], rows: int) -> list[TrainingGroup]:
     """Row groups evenly over the table, about `rows` rows in all."""
     total = sum(g.rows for g in groups)
     return list(groups[:: max(1, total // rows)])

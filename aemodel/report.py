@@ -100,8 +100,16 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
         (f"{found.r2:.3f}", "R² on held-out rows", "mean over source columns"),
         (f"{found.r2_pca:.3f}", "R² of PCA", f"same {len(found.latents.std)} dimensions, same rows"),
         (f"{found.r2 - found.r2_pca:+.3f}", "gain over PCA", "more variance explained"),
+        *_gap(found),
         (f"{rank:.1f}", "effective rank", f"of {len(found.latents.std)} latents"),
     ]
+
+
+def _gap(found: Evaluation) -> list[tuple[str, str, str]]:
+    if found.r2_training is None:
+        return []
+    gap = found.r2_training - found.r2
+    return [(f"{gap:+.3f}", "overfitting", "R² on training rows less that on held-out ones")]
 
 
 def _inputs(report: Report) -> list[InputRow]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aemodel.evaluation import ColumnScore, Evaluation, LatentHealth, Verdict
+from aemodel.evaluation import ColumnScore, Determined, Evaluation, LatentHealth, Verdict
 from aemodel.report import DRAWN_COLUMNS, Report, render
 from aemodel.schema import Column, LeftOut, TableSchema
 from aemodel.scoring import StrangeRow
@@ -66,6 +66,13 @@ def test_the_page_has_every_section_and_the_figures() -> None:
         "dead latents: 1",
     ):
         assert figure in page, figure
+
+
+def test_overfitting_and_columns_given_away_are_told() -> None:
+    report = _report()
+    leak = Determined("c1", "c0", 0.9999)
+    page = render(replace(report, evaluation=replace(report.evaluation, r2_training=0.93, determined=(leak,))))
+    assert "+0.030" in page and "<b>c1</b> by c0 (R² 0.9999)" in page
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:

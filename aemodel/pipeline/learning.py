@@ -21,10 +21,12 @@ from aemodel.contract import Contract
 from aemodel.errors import TrainingError, redacted
 from aemodel.evaluation import Evaluation, Verdict, decide, evaluate
 from aemodel.files import digest, read_json, whole_folder, write_bytes, write_json
+from aemodel.layout import EncodedRows
+from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.pipeline.applying import check_output
 from aemodel.pipeline.references import PreparedRun, RegisteredVersion, TrainedRun, code_version, locked
-from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.prepared import Prepared, prepare, spread, table_schema
 from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
 from aemodel.report import Report, render
 from aemodel.schema import TableSchema
@@ -36,6 +38,8 @@ log = logging.getLogger("aemodel")
 #: Held-out rows that the report draws, and how many of the strangest it lists.
 DRAWN_ROWS = 5_000
 LISTED_ROWS = 10
+#: Training rows that the gap between training and held-out rows is measured by.
+COMPARED_ROWS = 20_000
 
 
 def prepare_run(job: Job, work: Path) -> PreparedRun:
@@ -146,7 +150,8 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
     folder, registry = Path(run.folder), Registry(job.registry, work)
     with locked(folder):
         trained, prepared = bundle.load(folder / "bundle"), Prepared.load(folder / "prepared")
-        found, learned = evaluate(trained, prepared.pca, prepared.encoded_held_out(trained.transform))
+        held_out = prepared.encoded_held_out(trained.transform)
+        found, learned = evaluate(trained, prepared.pca, held_out, _training_rows(folder, prepared))
         write_json(folder / "evaluation.json", found.to_json())
         run_id = _start_run(run.key, folder, job, registry)
         champion = registry.resolve(job.name, job.registry.alias)
@@ -180,6 +185,13 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         found.r2,
         found.r2_pca,
     )
+
+
+def _training_rows(folder: Path, prepared: Prepared) -> EncodedRows:
+    """Some rows that were trained on, from all over the table."""
+    read = EncodedRowGroups(Snapshot.load(folder / "snapshot.json"), prepared.split, prepared.transform, cache_bytes=0)
+    groups = spread(prepared.groups, COMPARED_ROWS)
+    return EncodedRows.concatenated([read(group) for group in groups])[:COMPARED_ROWS]
 
 
 def _judged(
