@@ -162,14 +162,15 @@ def score_fragment(
 
 def as_text(value: pa.Scalar, whole: bool = False) -> str:
     """A cell for people, at most 60 characters; `whole` rounds a number."""
-    cell = value.as_py()
+    try:
+        cell = value.as_py()
+    except (OverflowError, ValueError):  # a moment beyond what Python's datetime holds
+        cell = value.cast(pa.string()).as_py()
     if cell is None:
         return "missing"
     if isinstance(cell, float):
         return f"{cell:.0f}" if whole else f"{cell:.6g}"
-    if isinstance(cell, list):
-        return "[" + ", ".join(f"{v:.3g}" for v in cell[:4] if v is not None) + (", …]" if len(cell) > 4 else "]")
-    if isinstance(cell, datetime):
-        return cell.isoformat(" ", "seconds")
-    text = str(cell)
+    if isinstance(cell, list) and all(isinstance(v, int | float) for v in cell):
+        return "[" + ", ".join(f"{v:.3g}" for v in cell[:4]) + (", …]" if len(cell) > 4 else "]")
+    text = cell.isoformat(" ", "seconds") if isinstance(cell, datetime) else str(cell)
     return text if len(text) <= 60 else text[:59] + "…"

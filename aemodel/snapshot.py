@@ -95,7 +95,8 @@ class Snapshot:
         rows = 0
         try:
             with self._open(pinned) as file:
-                held = [c for c in columns if c in file.schema_arrow.names]
+                present = set(file.schema_arrow.names)
+                held = [c for c in columns if c in present]
                 for batch in file.iter_batches(BATCH_ROWS, [row_group], held, use_threads=threads):
                     batch.validate(full=True)
                     rows += batch.num_rows
@@ -351,10 +352,10 @@ def _refuse(merged: pa.Schema, first: str, other: pa.Schema, path: str) -> None:
 
 
 def _conform(batch: pa.RecordBatch, wanted: pa.Schema, partition: dict[str, str | None]) -> pa.RecordBatch:
-    arrays = []
+    arrays, held = [], dict(zip(batch.schema.names, batch.columns, strict=True))
     for field in wanted:
-        if field.name in batch.schema.names:
-            array = batch.column(field.name)
+        if field.name in held:
+            array = held[field.name]
             arrays.append(array if array.type == field.type else _cast(array, field.type))
         elif field.name in partition:
             value = pa.scalar(partition[field.name], pa.string()).cast(field.type)

@@ -109,16 +109,16 @@ class Transform:
         """Encode a batch that holds (at least) the input columns; a column that it lacks is missing throughout."""
         values = np.empty((batch.num_rows, self.layout.num_values), np.float32)
         codes = np.empty((batch.num_rows, self.layout.num_codes), np.int32)
-        nulled = []
+        nulled, held = [], dict(zip(batch.schema.names, batch.columns, strict=True))
         for column, block in zip(self.columns, self.layout.blocks, strict=True):
             name = column.column.name
-            if name not in batch.schema.names:
+            if name not in held:
                 values[:, slice(*block.values)] = np.nan
                 codes[:, [] if block.code is None else [block.code]] = MISSING
                 nulled.append(0)
                 continue
             try:
-                encoded, unusable = column.encoded(batch.column(name))
+                encoded, unusable = column.encoded(held[name])
             except pa.ArrowException as error:
                 kind = batch.schema.field(name).type
                 raise SchemaError(

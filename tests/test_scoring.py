@@ -6,7 +6,7 @@ import pytest
 
 from aemodel.bundle import Bundle
 from aemodel.errors import SchemaError
-from aemodel.scoring import Scorer, Strangest, score_fragment
+from aemodel.scoring import Scorer, Strangest, as_text, score_fragment
 from aemodel.snapshot import Snapshot
 from tests import tables
 
@@ -92,3 +92,20 @@ def test_a_fragment_keeps_its_rows_in_order_with_the_carried_columns(scorer: Sco
     assert [row.error for row in found] == table["ae_error"].to_numpy()[order].tolist()
     assert [dict(row.cells)["row_id"] for row in found] == [str(170 + i) for i in order]
     assert all(1 <= len(row.reasons) <= 3 for row in found)
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (pa.scalar(None, pa.string()), "missing"),
+        (pa.scalar(1_234_567.891), "1.23457e+06"),
+        (pa.scalar([1.0, 2.5, 3.0, 4.0, 5.0]), "[1, 2.5, 3, 4, …]"),
+        (pa.scalar([1.0, None]), "[1.0, None]"),
+        (pa.scalar(["a", "b"]), "['a', 'b']"),
+        (pa.scalar([("k", 1)], pa.map_(pa.string(), pa.int64())), "[('k', 1)]"),
+        (pa.scalar(-99_999_999_999, pa.timestamp("s")), "-1199-02-15 14:13:21"),
+        (pa.scalar("x" * 99), "x" * 59 + "…"),
+    ],
+)
+def test_any_cell_has_a_short_text(cell: pa.Scalar, text: str) -> None:
+    assert as_text(cell) == text
