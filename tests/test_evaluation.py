@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from aemodel.config import GateJob
+from aemodel.contract import Contract
 from aemodel.evaluation import ColumnScore, Evaluation, LatentHealth, decide, determined, latent_health, shared_r2
 from tests import tables
 
@@ -32,6 +33,22 @@ def test_below_pca_is_refused_with_both_figures() -> None:
 
 def test_equal_to_pca_within_rounding_passes() -> None:
     assert decide(GateJob(), replace(FOUND, r2=0.75 - 5e-5), None).passed
+
+
+@pytest.mark.parametrize(("cold", "passed"), [(None, True), ("the job says so", False)])
+def test_a_release_may_be_below_a_fresh_pca_by_the_noise_of_a_seed(cold: str | None, passed: bool) -> None:
+    contract = Contract("1", "d", (0.999, 0.998), ("1", "1"), cold)
+    assert decide(GateJob(), replace(FOUND, r2=0.747), None, contract).passed is passed
+
+
+def test_columns_that_would_mean_something_else_are_refused_unless_allowed() -> None:
+    contract = Contract("3", "d", (0.999, 0.40, 0.97), ("1", "9", "1"), "the preset is plain")
+    verdict = decide(GateJob(), FOUND, None, contract)
+    assert verdict.reasons == (
+        "columns 01 would mean something else than in version 3 (r down to 0.40): set gate.on_change to new_columns to allow it",
+    )
+    assert any("columns 02 have moved a little" in note for note in verdict.notes)
+    assert decide(GateJob(on_change="new_columns"), FOUND, None, contract).passed
 
 
 @pytest.mark.parametrize(("margin", "passed"), [(0.04, True), (0.06, False)])
