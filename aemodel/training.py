@@ -38,6 +38,9 @@ WEIGHT_DECAY = 0.05
 #: Weight of the teacher's latents in the loss, and the share of each batch that they are compared on.
 ANCHOR_WEIGHT = 1.0
 ANCHOR_SHARE = 0.25
+#: Steps by which a number of threads is judged, and the seconds between two trials.
+TRIAL_STEPS = 4
+TRIAL_INTERVAL = 5.0
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,41 @@ class Journal(Callback):
             file.write(json.dumps(line) + "\n")
 
 
+class Threads(Callback):
+    """On a CPU, as many threads as pay at the moment: now and then a few steps with each choice, then the fastest.
+
+    The threads of a step wait for one another some hundred times. Beside other busy processes one of them is always
+    off its core, and two threads were seen to be twenty times slower than one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.choices = sorted({most, max(1, most // 2), 1}, reverse=True)
+        self._untried: list[int] = []
+        self._seconds: dict[int, float] = {}
+        self._left, self._since, self._due = 0, 0.0, 0.0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        now = time.perf_counter()
+        if self._left == 0:
+            if len(self.choices) > 1 and now >= self._due:
+                self._untried, self._seconds = list(self.choices), {}
+                self._try_next(now)
+            return
+        self._left -= 1
+        if self._left:
+            return
+        self._seconds[torch.get_num_threads()] = now - self._since
+        if self._untried:
+            self._try_next(now)
+        else:
+            torch.set_num_threads(min(self._seconds, key=lambda choice: self._seconds[choice]))
+            self._due = now + TRIAL_INTERVAL
+
+    def _try_next(self, now: float) -> None:
+        torch.set_num_threads(self._untried.pop(0))
+        self._left, self._since = TRIAL_STEPS, now
+
+
 class StopOnSigterm(Callback):
     """SIGTERM ends every rank within a step, with a checkpoint.
 
@@ -284,7 +322,7 @@ def fit(
         max_epochs=schedule.max_epochs,
         check_val_every_n_epoch=schedule.check_epochs,
         gradient_clip_val=1.0 if learner.preset == "residual" else None,
-        callbacks=[StopOnSigterm(), journal, stopping, best, last],
+        callbacks=[StopOnSigterm(), Threads(1 if gpu else torch.get_num_threads()), journal, stopping, best, last],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -90,7 +90,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_result(
     later = [e for e in steps if e["event"] == "epoch" and e["step"] > killed_at]
     first_again = next(i for i, e in enumerate(steps) if e["step"] >= killed_at and e["event"] == "epoch")
     assert later and steps[first_again]["step"] >= 5 * 22, "the run began anew instead of going on"
-    assert resumed.json["r2"] == pytest.approx(uninterrupted, abs=1e-6)
+    assert resumed.json["r2"] == pytest.approx(uninterrupted, abs=1e-4)
 
 
 def test_a_kill_while_scoring_leaves_the_old_table_and_the_next_run_finishes(tmp_path: Path) -> None:
