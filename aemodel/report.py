@@ -167,7 +167,8 @@ def _column_bars(found: Evaluation) -> tuple[list[Bar], int]:
 
 def _latent_picture(report: Report) -> tuple[Markup, Legend]:
     """The latents on their first two principal axes, coloured by the label, or by how strange a row is."""
-    latents = report.latents[:DRAWN_POINTS].astype(np.float64)
+    # A latent that overflowed must not cost the page: it is drawn in the middle.
+    latents = np.nan_to_num(report.latents[:DRAWN_POINTS].astype(np.float64), posinf=0.0, neginf=0.0)
     std = latents.std(axis=0) if len(latents) else np.ones(latents.shape[1])
     scaled = (latents - latents.mean(axis=0, keepdims=True)) / np.where(std > 0, std, 1.0) if len(latents) else latents
     if scaled.shape[1] > 2:
@@ -180,6 +181,9 @@ def _latent_picture(report: Report) -> tuple[Markup, Legend]:
 
 def _colours(report: Report, count: int) -> tuple[list[str], Legend]:
     if report.labels is not None and report.label_name is not None:
+        numbers = _numbers(report.labels[:count])
+        if numbers is not None:
+            return _shades_of_number(numbers, report.label_name)
         labels = [label if label is not None else "missing" for label in report.labels[:count]]
         common = [label for label, _ in Counter(labels).most_common(COLOURED_LABELS)]
         places = {label: f'class="c{index}"' for index, label in enumerate(common)}
@@ -187,9 +191,31 @@ def _colours(report: Report, count: int) -> tuple[list[str], Legend]:
         if len(set(labels)) > len(common):
             entries.append(('class="other"', "others"))
         return [places.get(label, 'class="other"') for label in labels], Legend(report.label_name, tuple(entries))
-    shades = [f'class="s{min(4, int(rank * 5))}"' for rank in report.ranks[:count].tolist()]
+    shades = [f'class="s{min(4, int(rank * 5))}"' for rank in np.nan_to_num(report.ranks[:count]).tolist()]
     entries = [(f'class="s{i}"', f"{i * 20}–{i * 20 + 20} %") for i in range(5)]
     return shades, Legend("how strange a row is among held-out rows", tuple(entries))
+
+
+def _numbers(labels: tuple[str | None, ...]) -> np.ndarray | None:
+    """Labels as float64 (rows,), NaN where missing; None where they are few enough to be classes, or no numbers."""
+    if len(set(labels)) <= COLOURED_LABELS:
+        return None
+    try:
+        numbers = np.array([math.nan if label is None else float(label) for label in labels])
+    except ValueError:
+        return None
+    return np.where(np.isfinite(numbers), numbers, math.nan) if np.isfinite(numbers).any() else None
+
+
+def _shades_of_number(numbers: np.ndarray, name: str) -> tuple[list[str], Legend]:
+    """Five shades by quantile, since a linear scale would show one outlier and nothing else."""
+    edges = np.nanquantile(numbers, np.linspace(0, 1, 6))
+    places = np.searchsorted(edges[1:-1], numbers, side="right")
+    styles = ['class="other"' if math.isnan(n) else f'class="s{i}"' for n, i in zip(numbers, places, strict=True)]
+    entries = [(f'class="s{i}"', f"{edges[i]:.4g} to {edges[i + 1]:.4g}") for i in range(5)]
+    if np.isnan(numbers).any():
+        entries.append(('class="other"', "missing"))
+    return styles, Legend(name, tuple(entries))
 
 
 def _health(found: Evaluation) -> list[str]:

@@ -110,6 +110,27 @@ def test_points_are_coloured_by_the_label_with_the_rest_as_others() -> None:
     assert page.count('class="c0" cx') == 10
 
 
+def test_points_are_shaded_by_a_numeric_label_of_many_values() -> None:
+    labels = (None, *(str(i * 0.5) for i in range(199)))
+    page = render(replace(_report(), label_name="price", labels=labels))
+    shades = [page.count(f'class="s{i}" cx') for i in range(5)]
+    assert sum(shades) == 199 and max(shades) - min(shades) <= 2
+    assert page.count('class="other" cx') == 1 and "0 to 19.8" in page and "others" not in page
+
+
+def test_few_numeric_labels_are_classes() -> None:
+    page = render(replace(_report(), label_name="churned", labels=tuple(str(i % 2) for i in range(200))))
+    assert page.count('class="c0" cx') == page.count('class="c1" cx') == 100
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_latents_and_ranks_that_are_no_numbers_do_not_cost_the_page(bad: float) -> None:
+    report = _report()
+    report.latents[3, 1] = bad
+    page = render(replace(report, ranks=np.full(200, np.nan)))
+    assert page.count("<circle") == 200 and "nan" not in page.lower()
+
+
 def test_without_a_label_points_are_coloured_by_how_strange_they_are() -> None:
     report = replace(_report(), ranks=np.linspace(0, 1, 200))
     page = render(report)
