@@ -142,11 +142,11 @@ class Registry:
         known = self._version_of(name, key)
         if known:
             return known
-        uri = self._call("upload the model", lambda: self._upload(run_id, bundle, folder, prefix))
+        uri, model_id = self._call("upload the model", lambda: self._upload(run_id, bundle, folder, prefix))
         self._call("register the model", lambda: self._ensure_model(name))
         made = self._call(
             "register a version",
-            lambda: self.client.create_model_version(name, uri, run_id, tags={**tags, KEY_TAG: key}),
+            lambda: self.client.create_model_version(name, uri, run_id, tags={**tags, KEY_TAG: key}, model_id=model_id),
         )
         return Version(name, str(made.version), run_id)
 
@@ -224,7 +224,7 @@ class Registry:
             self._call("restore the experiment", lambda: self.client.restore_experiment(found.experiment_id))
         return str(found.experiment_id)
 
-    def _upload(self, run_id: str, bundle: Bundle, folder: Path, prefix: str) -> str:
+    def _upload(self, run_id: str, bundle: Bundle, folder: Path, prefix: str) -> tuple[str, str | None]:
         package = Path(__file__).parent
         with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*An input example was not provided")
@@ -237,7 +237,7 @@ class Registry:
                 pip_requirements=[f"{r}=={installed(r).partition('+')[0]}" for r in REQUIREMENTS],
                 model_config={"prefix": prefix},
             )
-        return str(info.model_uri)
+        return str(info.model_uri), info.model_id
 
     def _ensure_model(self, name: str) -> None:
         try:

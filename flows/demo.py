@@ -59,7 +59,9 @@ def main() -> None:
 
     def flow() -> Outcome:
         from flows.pipeline import pipeline  # Prefect reads PREFECT_HOME when it is imported
+        from flows.running import stop_in_order
 
+        stop_in_order()
         return pipeline(job)
 
     try:

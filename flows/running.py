@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ def run_as_flow(whole: Whole, job: Job, work_dir: str | None) -> Outcome:
     return outcome
 
 
+def stop_in_order() -> None:
+    """Make SIGTERM unwind as Ctrl-C does, so that Prefect's embedded server is ended too, and no process stays."""
+
+    def stop(signum: int, _: Any) -> None:
+        raise KeyboardInterrupt(f"signal {signum}")
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 def command(flow: Callable[..., Any]) -> None:
     """`python -m flows.<name> JOB`: the flow once, here, under Prefect's embedded server or the one configured."""
     parser = argparse.ArgumentParser(description=flow.__doc__)
@@ -39,4 +49,5 @@ def command(flow: Callable[..., Any]) -> None:
     parser.add_argument("--work-dir", help="where everything but the output table is kept (.aemodel)")
     parser.add_argument("--json", action="store_true", help="end with the result as one JSON object on standard output")
     arguments = parser.parse_args()
+    stop_in_order()
     end(lambda: flow(load_job(arguments.job), arguments.work_dir), arguments.json)

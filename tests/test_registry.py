@@ -80,7 +80,7 @@ def test_a_version_that_cannot_be_registered_fails_the_run(registry: Registry, m
         raise MlflowException("disk full at postgres://me:secret@db/x\nmore")
 
     monkeypatch.setattr(registry.client, "create_model_version", refuse)
-    monkeypatch.setattr(registry, "_upload", lambda *_: "file:///x")
+    monkeypatch.setattr(registry, "_upload", lambda *_: ("file:///x", None))
     with pytest.raises(
         RegistryError, match=r"could not register a version at .*: disk full at postgres://\*\*\*@db/x; run again"
     ):
