@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from aemodel.errors import JobError, nearest, shown
 from aemodel.files import digest
@@ -49,11 +49,26 @@ class SplitJob(Section):
         return self
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ValueError(f"{shown(twice[0])} stands twice")
+    return names
+
+
+#: A list of columns; a single one may stand without brackets.
+Columns = Annotated[tuple[Name, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
+
+
 class DatasetJob(Section):
     uri: Name
-    key: tuple[Name, ...] = ()
+    key: Columns = ()
     label: Name | None = None
-    exclude: tuple[Name, ...] = ()
+    exclude: Columns = ()
     columns: dict[str, ColumnJob] = {}
     split: SplitJob = SplitJob()
 

@@ -71,7 +71,8 @@ def summary(outcome: Outcome) -> str:
     if outcome.table:
         lines += [
             f"  table     {outcome.table} (version {outcome.table_version})",
-            f"            duckdb:  SELECT * FROM '{outcome.table}/**/*.parquet' ORDER BY ae_error DESC LIMIT 10",
+            f"            duckdb:  SELECT * FROM '{outcome.table}/**/*.parquet' "
+            f"ORDER BY {outcome.prefix}error DESC LIMIT 10",
             f"            pandas:  pd.read_parquet('{outcome.table}')",
         ]
     return "\n".join([*lines, ""])

@@ -239,7 +239,10 @@ def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:
             priorities = row_priorities(fragment, group, np.arange(begin, begin + len(values)))
             sample.update(priorities, values[:, None])
             begin += len(values)
-    return replace(chosen, threshold=split.time_threshold(sample.rows[:, 0], chosen.holdout))
+    threshold = split.time_threshold(sample.rows[:, 0], chosen.holdout)
+    if not np.isfinite(threshold):
+        raise SchemaError(f"dataset.split.column {shown(column.name)} holds no values to split by; choose another")
+    return replace(chosen, threshold=threshold)
 
 
 def spread(groups: Sequence[TrainingGroup], rows: int) -> list[TrainingGroup]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,8 @@ MANIFEST = "_manifest.json"
 CURRENT = "current"
 #: Another writer of the same table is waited for this long, in seconds.
 LOCK_SECONDS = 60.0
+#: A staging folder that nobody has touched for this long is left over from a killed run.
+ABANDONED_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -117,25 +120,33 @@ class Table:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One writer at a time; the lock of a killed writer is released by the system. Raises TableError."""
+        lock = FileLock(self.root / ".lock", timeout=LOCK_SECONDS)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".lock", timeout=LOCK_SECONDS):
-                yield
+            lock.acquire()
         except Timeout:
             raise TableError(f"another run is writing {shown(self.root)}; try again when it is done") from None
-        except PermissionError as error:
+        except OSError as error:
             raise TableError(
                 f"output.uri {shown(self.root)} cannot be written: {error.strerror}; choose another"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def staging(self, key: str) -> Path:
         return self.root / f".staging-{key[:16]}"
 
     def begin(self, key: str) -> Path:
-        """An empty staging folder; what a killed run left behind is removed. Hold the lock."""
-        for leftover in self.root.glob(".staging-*"):
-            shutil.rmtree(leftover)
+        """An empty staging folder; what a killed run left behind is removed. Hold the lock.
+
+        Another key's folder may be that of a run between staging and publishing, unless it is old.
+        """
         staging = self.staging(key)
+        for leftover in self.root.glob(".staging-*"):
+            if leftover == staging or time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(leftover)
         staging.mkdir(parents=True)
         return staging
 

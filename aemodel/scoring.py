@@ -164,9 +164,9 @@ def as_text(value: pa.Scalar, whole: bool = False) -> str:
     """A cell for people, at most 60 characters; `whole` rounds a number."""
     try:
         cell = value.as_py()
-    except (OverflowError, ValueError):  # a moment beyond what Python's datetime holds
-        cell = value.cast(pa.string()).as_py()
-    if cell is None:
+    except Exception:  # a moment beyond Python's datetime, an unknown zone: a text for people may not end a run
+        cell = _without_python(value)
+    if cell is None or cell != cell:
         return "missing"
     if isinstance(cell, float):
         return f"{cell:.0f}" if whole else f"{cell:.6g}"
@@ -174,3 +174,10 @@ def as_text(value: pa.Scalar, whole: bool = False) -> str:
         return "[" + ", ".join(f"{v:.3g}" for v in cell[:4]) + (", …]" if len(cell) > 4 else "]")
     text = cell.isoformat(" ", "seconds") if isinstance(cell, datetime) else str(cell)
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _without_python(value: pa.Scalar) -> str:
+    try:
+        return str(value.cast(pa.string()).as_py())
+    except pa.ArrowException:
+        return f"({value.type})"

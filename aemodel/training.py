@@ -195,10 +195,9 @@ class Journal(Callback):
         self.train_loss = self.first_loss = float("nan")
         self._losses: list[Tensor] = []
         self._began = self._told = 0.0
-        self._first_step = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._began, self._first_step, self._losses = time.perf_counter(), trainer.global_step, []
+        self._began, self._losses = time.perf_counter(), []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self._losses.append(outputs["loss"].detach())
@@ -215,11 +214,13 @@ class Journal(Callback):
             raise TrainingDiverged(
                 f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered"
             )
-        seconds = time.perf_counter() - self._began
-        self.epoch_seconds.append((trainer.global_step - self._first_step, seconds))
+        seconds, steps = time.perf_counter() - self._began, len(self._losses)
+        speed = {"rows_per_second": steps * self.rows_per_step / max(seconds, 1e-9)}
+        whole = steps == trainer.num_training_batches  # the rest of an epoch that was cut short tells no speed
+        if whole:
+            self.epoch_seconds.append((steps, seconds))
         if trainer.is_global_zero:
-            speed = self.epoch_seconds[-1][0] * self.rows_per_step / max(seconds, 1e-9)
-            self._write("epoch", trainer, loss=self.train_loss, rows_per_second=speed)
+            self._write("epoch", trainer, loss=self.train_loss, **(speed if whole else {}))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = float(trainer.callback_metrics["held_out_loss"])

@@ -222,3 +222,9 @@ def test_moving_the_data_does_not_change_what_is_learned() -> None:
 def test_a_job_survives_json() -> None:
     job = parse_job({"dataset": {"uri": "x", "columns": {"a": {"kind": "vector"}}}, "model": {"hidden": [8]}}, "job")
     assert Job.model_validate(job.model_dump(mode="json")) == job
+
+
+def test_a_single_column_may_stand_without_brackets_and_none_twice() -> None:
+    assert parse_job({"dataset": {"uri": "x", "key": "id"}}, "job").dataset.key == ("id",)
+    with pytest.raises(JobError, match="'dataset.key': 'id' stands twice"):
+        parse_job({"dataset": {"uri": "x", "key": ["id", "id"]}}, "job")

@@ -106,3 +106,9 @@ def test_an_automatic_width_follows_the_table(tmp_path: Path) -> None:
     job = parse_job({"name": "t", "dataset": {"uri": str(tmp_path)}, "model": {"latent_dim": "auto"}}, "job")
     snapshot = open_snapshot(str(tmp_path))
     assert prepare(job, snapshot, table_schema(snapshot, job.dataset)).pca.axes.shape == (8, 2)
+
+
+def test_a_split_by_a_time_without_values_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"t": pa.nulls(60, pa.timestamp("s")), "x": np.arange(60) % 7, "y": np.arange(60) % 5})
+    with pytest.raises(SchemaError, match="'t' holds no values to split by; choose another"):
+        _prepared(table, tmp_path, split={"by": "time", "column": "t"})

@@ -13,7 +13,7 @@ from aemodel import bundle
 from aemodel.columns import OutputColumns
 from aemodel.config import Job
 from aemodel.contract import Contract
-from aemodel.errors import SchemaError, TableError, shown
+from aemodel.errors import PublishError, SchemaError, TableError, shown
 from aemodel.files import digest, write_json
 from aemodel.pipeline.references import PublishedTable, StagedTable, code_version
 from aemodel.publish import MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
@@ -117,7 +117,10 @@ def publish(staged: StagedTable) -> PublishedTable:
     with table.lock():
         current = table.current
         if current is None or current.key != staged.key:
-            manifest = Manifest.load(table.staging(staged.key) / MANIFEST)
+            staging = table.staging(staged.key)
+            if not (staging / MANIFEST).exists():
+                raise PublishError(f"what was staged for {shown(table.root)} is gone; score again")
+            manifest = Manifest.load(staging / MANIFEST)
             current = table.commit(manifest)
     strangest = tuple(StrangeRow.from_json(r) for r in current.strangest)
     return PublishedTable(

@@ -48,8 +48,7 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
     schema = table_schema(snapshot, job.dataset)
     check_output(job, snapshot, job.model.most_latents)
     registry = Registry(job.registry, work)
-    key = digest([snapshot.digest, job.training_digest, job.name, code_version()])
-    folder = work / "runs" / f"{job.name}-{key[:12]}"
+    key, folder = _place(job, snapshot, work)
     with locked(folder):
         log.info(
             "input: %s rows, %d files, %.1f MB in %s",
@@ -65,6 +64,17 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
         snapshot.save(folder / "snapshot.json")
         write_json(folder / "job.json", job.model_dump(mode="json"))
     return PreparedRun(str(folder), key, snapshot.num_rows)
+
+
+def is_learned(job: Job, work: Path) -> bool:
+    """Whether a run of this job on the present data has got as far as its verdict."""
+    return (_place(job, open_snapshot(job.dataset.uri), work)[1] / "verdict.json").exists()
+
+
+def _place(job: Job, snapshot: Snapshot, work: Path) -> tuple[str, Path]:
+    """A run's key, which says what it is made of, and its folder."""
+    key = digest([snapshot.digest, job.training_digest, job.name, code_version()])
+    return key, work / "runs" / f"{job.name}-{key[:12]}"
 
 
 def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> Bundle | None:
@@ -124,8 +134,8 @@ def _tell(events: list[dict[str, Any]]) -> None:
     """One line for the last epoch and one for the last look at the held-out rows, however many passed meanwhile."""
     last = {event["event"]: event for event in events}
     if event := last.get("epoch"):
-        speed = f"{event['rows_per_second']:,.0f}"
-        text = "epoch %d: step %d of %d, loss %.4f, %s rows/s"
+        speed = f", {event['rows_per_second']:,.0f} rows/s" if "rows_per_second" in event else ""
+        text = "epoch %d: step %d of %d, loss %.4f%s"
         figures = (event["epoch"] + 1, event["step"], event["total_steps"], event["loss"], speed)
         log.info(text, *figures, extra={"event": event})
     if event := last.get("held_out"):

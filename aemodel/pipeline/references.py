@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from aemodel import __version__
 from aemodel.config import WORK_DIR_VARIABLE
-from aemodel.errors import TrainingError
+from aemodel.errors import JobError, TrainingError, shown
 from aemodel.files import digest
 from aemodel.scoring import StrangeRow
 
@@ -75,8 +75,13 @@ class PublishedTable:
 
 
 def work_folder(given: str | None) -> Path:
-    """Where a run keeps everything but its output table."""
-    return Path(given or os.environ.get(WORK_DIR_VARIABLE) or ".aemodel").expanduser().resolve()
+    """Where a run keeps everything but its output table; made if it is not there. Raises JobError."""
+    folder = Path(given or os.environ.get(WORK_DIR_VARIABLE) or ".aemodel").expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"the work folder {shown(folder)} cannot be made: {error.strerror}; set --work-dir") from None
+    return folder
 
 
 @cache

@@ -12,7 +12,7 @@ from aemodel import memory
 from aemodel.config import Job
 from aemodel.errors import NoVersion, shown
 from aemodel.pipeline.applying import champion_version, publish, score
-from aemodel.pipeline.learning import evaluate_and_register, prepare_run, train, write_report
+from aemodel.pipeline.learning import evaluate_and_register, is_learned, prepare_run, train, write_report
 from aemodel.pipeline.references import PublishedTable, RegisteredVersion, StagedTable, TrainedRun
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class Outcome:
     score_rows_per_second: float | None = None
     peak_memory_mb: float = 0.0
     strangest: tuple[dict[str, Any], ...] = ()
+    prefix: str = "ae_"
 
     @property
     def refused(self) -> bool:
@@ -99,7 +100,9 @@ def run_score(job: Job, work: Path, call: Call = _directly) -> Outcome:
 
 
 def run_report(job: Job, work: Path, call: Call = _directly) -> Outcome:
-    """The report once more, of a run that is done; what is not done yet is done first."""
+    """The report once more, of a run that is done. Raises NoVersion if there is none on the present data."""
+    if not is_learned(job, work):
+        raise NoVersion(f"no finished run of {shown(job.name)} on the present data: run or train it first")
     return run_train(job, work, call)
 
 
@@ -146,4 +149,5 @@ def _outcome(job: Job, step: _Timed, peak: memory.Peak, learned: dict[str, Any],
         score_rows_per_second=staged.rows / staged.seconds if staged and staged.seconds else None,
         peak_memory_mb=round(peak.megabytes, 1),
         strangest=tuple(asdict(r) for r in published.strangest) if published else (),
+        prefix=job.output.prefix,
     )

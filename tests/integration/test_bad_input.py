@@ -103,3 +103,18 @@ def test_scoring_without_a_registered_version_is_refused(tmp_path: Path) -> None
     job.write_text(_fine(tmp_path) + f"\nname: unborn\noutput: {{uri: {tmp_path}/features}}")
     done = aemodel("score", job, "--work-dir", tmp_path / "work")
     assert done.code == 2 and "no version of 'unborn' has the alias 'champion': train one first" in done.errors
+
+
+def test_a_report_of_no_run_is_refused_and_trains_nothing(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(_fine(tmp_path) + f"\noutput: {{uri: {tmp_path}/features}}")
+    done = aemodel("report", job, "--work-dir", tmp_path / "work")
+    assert done.code == 2 and "run or train it first" in done.errors
+    assert not list((tmp_path / "work").glob("runs/*"))
+
+
+def test_a_work_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(_fine(tmp_path))
+    done = aemodel("run", job, "--work-dir", job / "x")
+    assert done.code == 2 and "cannot be made: Not a directory; set --work-dir" in done.errors

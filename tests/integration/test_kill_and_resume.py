@@ -100,6 +100,7 @@ def test_a_kill_while_scoring_leaves_the_old_table_and_the_next_run_finishes(tmp
     # What a run killed between staging and the switch leaves behind.
     (table / ".staging-0123456789abcdef").mkdir()
     (table / ".staging-0123456789abcdef" / "half.parquet").write_bytes(b"PAR1")
+    os.utime(table / ".staging-0123456789abcdef", (0, 0))
     (table / ".current").symlink_to("snapshots/nowhere")
     job = tmp_path / "job.yaml"
     job.write_text(job.read_text() + "gate: {enabled: false}\n")
