@@ -165,9 +165,11 @@ def decide(
     reasons, notes = [], []
     gain = new.r2 - new.r2_pca
     notes.append(f"held-out R² {new.r2:.4f} against PCA {new.r2_pca:.4f} of the same width ({gain:+.4f})")
-    # A release keeps its axes; those of PCA, taken anew, may suit the newest rows a little better.
-    slack = SEED_NOISE if contract is not None and contract.r and contract.cold is None else ROUNDING
-    if not gain >= job.min_gain_over_pca - slack:  # also when either is not a number
+    # A release keeps its axes, and PCA taken anew may suit newer rows or more columns better: what it must not
+    # be below is the champion. A margin that the job asks for holds for every version.
+    released = contract is not None and bool(contract.r) and contract.cold is None
+    judged_by_pca = not released or job.min_gain_over_pca > 0
+    if judged_by_pca and not gain >= job.min_gain_over_pca - ROUNDING:  # also when either is not a number
         reasons.append(
             f"held-out R² {new.r2:.4f} is {gain:+.4f} from PCA's {new.r2_pca:.4f}, "
             f"the gate asks for {job.min_gain_over_pca:+.4f}"

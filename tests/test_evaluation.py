@@ -36,9 +36,11 @@ def test_equal_to_pca_within_rounding_passes() -> None:
 
 
 @pytest.mark.parametrize(("cold", "passed"), [(None, True), ("the job says so", False)])
-def test_a_release_may_be_below_a_fresh_pca_by_the_noise_of_a_seed(cold: str | None, passed: bool) -> None:
+def test_a_release_is_compared_with_the_champion_and_not_with_a_fresh_pca(cold: str | None, passed: bool) -> None:
     contract = Contract("1", "d", (0.999, 0.998), ("1", "1"), cold)
-    assert decide(GateJob(), replace(FOUND, r2=0.747), None, contract).passed is passed
+    below = replace(FOUND, r2=0.70)
+    assert decide(GateJob(), below, None, contract).passed is passed
+    assert not decide(GateJob(min_gain_over_pca=0.01), below, None, contract).passed
 
 
 def test_columns_that_would_mean_something_else_are_refused_unless_allowed() -> None:
