@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from aemodel.anomaly import Calibration
 from aemodel.config import ModelJob
-from aemodel.errors import BundleError, shown
+from aemodel.errors import BundleError, BundleFormatError, shown
 from aemodel.files import digest, read_json, whole_folder, write_json
 from aemodel.model import Autoencoder, PrincipalAxes, build
 from aemodel.transform import Transform
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = ("weights.safetensors", "calibration.safetensors", "transform.json")
 MANIFEST = "bundle.json"
 
@@ -72,7 +72,7 @@ def load(folder: Path) -> Bundle:
     try:
         manifest = read_json(folder / MANIFEST)
         if manifest["format_version"] != FORMAT_VERSION:
-            raise BundleError(
+            raise BundleFormatError(
                 f"the bundle {shown(folder)} has format {manifest['format_version']}, "
                 f"this release reads {FORMAT_VERSION}: retrain, or score with the release that wrote it"
             )

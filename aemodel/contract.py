@@ -17,7 +17,9 @@ WARNED = 0.95
 
 @dataclass(frozen=True)
 class Contract:
-    """`parent`: the version compared with. `r`: the correlation of each of its columns with the new one in its place.
+    """`parent`: the version compared with. `r`: the correlation of each of its columns with the new one in its place,
+    the smaller of two: with the parent on today's held-out rows, and, on the anchor rows, with the column as it was
+    when it got its meaning.
 
     `origins`: for each new column the version in which it first had its present meaning. `cold`: why the new version
     was not trained on from the parent, None if it was.
@@ -63,12 +65,17 @@ def first(version: str, latent_dim: int) -> Contract:
 
 
 def compared(
-    version: str, new: np.ndarray, parent: str, digest: str, old: np.ndarray, origins: Sequence[str], cold: str | None
+    version: str,
+    latent_dim: int,
+    r: Sequence[float],
+    parent: str,
+    digest: str,
+    origins: Sequence[str],
+    cold: str | None,
 ) -> Contract:
-    """From the latents `new` (rows, k) and the parent's `old` (rows, k') of the same rows; `origins` are `old`'s."""
-    r = same_place(old, new)
+    """From how a version's `latent_dim` columns correlate with the parent's (`r`), whose `origins` are known."""
     kept = {i: origins[i] for i in range(min(len(r), len(origins))) if r[i] >= WARNED}
-    return Contract(parent, digest, r, tuple(kept.get(i, version) for i in range(new.shape[1])), cold)
+    return Contract(parent, digest, tuple(r), tuple(kept.get(i, version) for i in range(latent_dim)), cold)
 
 
 def same_place(old: np.ndarray, new: np.ndarray) -> tuple[float, ...]:

@@ -53,7 +53,11 @@ class NoVersion(InputError):
 
 
 class BundleError(InputError):
-    """A bundle is incomplete, altered or of another format version."""
+    """A bundle is incomplete or altered."""
+
+
+class BundleFormatError(BundleError):
+    """A bundle was written by a release whose format this one does not read."""
 
 
 class RegistryError(AemodelError):

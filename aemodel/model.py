@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aemodel.config import ModelJob
+from aemodel.frame import Frame
 from aemodel.layout import OTHER, EncodedRows, Layout
 
 
@@ -32,6 +33,13 @@ class Batch:
     @classmethod
     def of(cls, rows: EncodedRows, device: torch.device | str = "cpu") -> Batch:
         return cls(torch.from_numpy(rows.values).to(device), torch.from_numpy(rows.codes).to(device))
+
+    @staticmethod
+    def concatenated(*parts: Batch) -> Batch:
+        return Batch(torch.cat([p.values for p in parts]), torch.cat([p.codes for p in parts]))
+
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        return Batch(self.values[rows], self.codes[rows])
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         return Batch(
@@ -49,11 +57,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """`errors` (rows, columns): squared, by source column. `latents` (rows, k). `variation` (columns,): the sum of
+    """`errors` (rows, columns): squared, by source column. `features` (rows, k). `variation` (columns,): the sum of
     squared deviations of the same rows from their own mean, so R² = 1 − errors.sum(0) / variation."""
 
     errors: np.ndarray
-    latents: np.ndarray
+    features: np.ndarray
     variation: np.ndarray
 
     @property
@@ -108,9 +116,14 @@ class Linear(nn.Module):
 
 
 class Autoencoder(nn.Module, ABC):
-    """What the presets share. Subclasses give `encode_linear` and `decode`."""
+    """What the presets share. Subclasses give `encode_linear` and `decode`.
+
+    `frame_center` (k,) and `frame_matrix` (k, k) turn latents into feature columns, see `aemodel.frame`.
+    """
 
     column_of: Tensor
+    frame_center: Tensor
+    frame_matrix: Tensor
 
     def __init__(self, layout: Layout, latent_dim: int) -> None:
         super().__init__()
@@ -118,6 +131,8 @@ class Autoencoder(nn.Module, ABC):
         self.num_columns = len(layout.blocks)
         self.linear = Linear(layout)
         self.register_buffer("column_of", torch.tensor(layout.column_of_dimension()), persistent=False)
+        self.register_buffer("frame_center", torch.zeros(latent_dim))
+        self.register_buffer("frame_matrix", torch.eye(latent_dim))
 
     @abstractmethod
     def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
@@ -128,8 +143,21 @@ class Autoencoder(nn.Module, ABC):
         """Latents (rows, latent_dim) to a reconstruction in the linear space (rows, width)."""
 
     def encode(self, batch: Batch) -> Tensor:
-        """Latents, float32 (rows, latent_dim)."""
-        return self.encode_linear(self.linear(batch)[0], batch)
+        """Feature columns, float32 (rows, latent_dim)."""
+        return self.features(self.encode_linear(self.linear(batch)[0], batch))
+
+    def features(self, z: Tensor) -> Tensor:
+        """Latents (rows, latent_dim) as feature columns, float32, in the frame of this version."""
+        return (z.float() - self.frame_center) @ self.frame_matrix
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.frame_center.double().cpu().numpy(), self.frame_matrix.double().cpu().numpy())
+
+    @frame.setter
+    def frame(self, frame: Frame) -> None:
+        self.frame_center.copy_(torch.from_numpy(frame.center))
+        self.frame_matrix.copy_(torch.from_numpy(frame.matrix))
 
     def loss(self, clean: Batch, noisy: Batch) -> Loss:
         """`noisy` goes in, `clean` is to come out; the same batch twice is plain reconstruction."""
@@ -251,17 +279,17 @@ def build(job: ModelJob, layout: Layout, pca: PrincipalAxes) -> Autoencoder:
 @torch.inference_mode()
 def reconstruct(model: Autoencoder, batches: Iterable[Batch]) -> Reconstruction:
     """Run batches through a model in evaluation mode and keep what is measured of them."""
-    errors, latents, moments = [], [], []
+    errors, features, moments = [], [], []
     for batch in batches:
         by_column, z, x = model.squared_errors(batch)
         errors.append(by_column.cpu().numpy())
-        latents.append(z.float().cpu().numpy())
+        features.append(model.features(z).cpu().numpy())
         moments.append(model.column_moments(x, ~batch.values.isnan()))
     count, total, squares = (torch.stack(m).sum(dim=0) for m in zip(*moments, strict=True))
     about_mean = squares - total.square() / count.clamp(min=1)
     by_column = torch.zeros(model.num_columns, dtype=torch.float64, device=about_mean.device)
     variance = by_column.index_add_(0, model.column_of, about_mean.clamp(min=0))
-    return Reconstruction(np.concatenate(errors), np.concatenate(latents), variance.cpu().numpy())
+    return Reconstruction(np.concatenate(errors), np.concatenate(features), variance.cpu().numpy())
 
 
 class SwapNoise(nn.Module):

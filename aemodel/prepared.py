@@ -21,7 +21,6 @@ from aemodel.bundle import Bundle
 from aemodel.config import DatasetJob, Job
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
 from aemodel.files import read_json, whole_folder, write_json
-from aemodel.layout import EncodedRows
 from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.plan import TrainingGroup
@@ -35,12 +34,15 @@ log = logging.getLogger("aemodel")
 
 #: Held-out rows that are kept for validation, the gate and the report: a uniform sample where there are more.
 HELD_OUT_ROWS = 65_536
-HELD_OUT_CELLS = 16_777_216
+#: Training rows that are kept: to measure overfitting by, and to hold the columns of later versions by.
+ANCHOR_ROWS = 10_000
+KEPT_CELLS = 16_777_216
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`held_out` are raw rows (inputs, label, keys); `num_held_out` counts all rows on that side of the split."""
+    """`held_out` and `anchors` are raw rows (inputs, label, keys), uniform samples of either side of the split;
+    `num_held_out` counts all held-out rows."""
 
     schema: TableSchema
     split: Split
@@ -48,6 +50,7 @@ class Prepared:
     pca: PrincipalAxes
     groups: tuple[TrainingGroup, ...]
     held_out: pa.Table
+    anchors: pa.Table
     num_held_out: int
     held_out_is_training: bool
     statistics: dict[str, Any]
@@ -57,17 +60,13 @@ class Prepared:
     def num_training(self) -> int:
         return sum(g.rows for g in self.groups)
 
-    def encoded_held_out(self, transform: Transform) -> EncodedRows:
-        """The held-out rows through any transform, so that another version can be measured on the same rows."""
-        batches = self.held_out.combine_chunks().to_batches(max_chunksize=65_536)
-        return EncodedRows.concatenated([transform.apply(b) for b in batches])
-
     def save(self, folder: Path) -> None:
         with whole_folder(folder) as partial:
             write_json(partial / "transform.json", self.transform.to_json())
             write_json(partial / "statistics.json", self.statistics)
             pca.save(self.pca, partial / "pca.safetensors")
             pq.write_table(self.held_out, partial / "held_out.parquet")
+            pq.write_table(self.anchors, partial / "anchors.parquet")
             state = {
                 "schema": asdict(self.schema),
                 "split": asdict(self.split),
@@ -88,6 +87,7 @@ class Prepared:
             pca=pca.load(folder / "pca.safetensors"),
             groups=tuple(TrainingGroup(*g) for g in state["groups"]),
             held_out=pq.read_table(folder / "held_out.parquet", partitioning=None),
+            anchors=pq.read_table(folder / "anchors.parquet", partitioning=None),
             num_held_out=state["num_held_out"],
             held_out_is_training=state["held_out_is_training"],
             statistics=read_json(folder / "statistics.json"),
@@ -113,7 +113,7 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
         schema = release.arranged(schema, parent)
         if chosen.by == "hash":
             chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
-    statistics, groups, held_out, num_held_out = _first_pass(snapshot, schema, chosen)
+    statistics, groups, held_out, anchors = _first_pass(snapshot, schema, chosen)
     if not groups:
         raise SchemaError(f"none of {snapshot.num_rows} rows is left to train on; add rows or lower split.holdout")
     reasons = statistics.unusable()
@@ -132,7 +132,7 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
         transform.layout.width,
         len(schema.left_out),
         f"{statistics.rows:,}",
-        f"{num_held_out:,}",
+        f"{held_out.seen:,}",
     )
     read = EncodedRowGroups(snapshot, chosen, transform, cache_bytes=0)
     nulled = np.zeros(len(schema.inputs), np.int64)
@@ -158,9 +158,10 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
         transform,
         axes,
         tuple(groups),
-        held_out if held_out.num_rows else _first_rows(snapshot, held_out.schema),
-        num_held_out,
-        held_out.num_rows == 0,
+        held_out.table() if held_out.seen else _first_rows(snapshot, held_out.schema),
+        anchors.table(),
+        held_out.seen,
+        held_out.seen == 0,
         statistics.summary(),
         {name: int(n) for name, n in zip(schema.names, nulled, strict=True)},
     )
@@ -168,12 +169,13 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
 
 def _first_pass(
     snapshot: Snapshot, schema: TableSchema, chosen: Split
-) -> tuple[Statistics, list[TrainingGroup], pa.Table, int]:
+) -> tuple[Statistics, list[TrainingGroup], _KeptRows, _KeptRows]:
     statistics = Statistics(schema.inputs)
     kept = _kept_columns(snapshot, schema)
     wanted = {*kept, *(c.name for c in chosen.columns)}
     columns = [n for n in snapshot.schema.names if n in wanted]
-    held_out = _HeldOut(pa.schema([snapshot.schema.field(n) for n in kept]))
+    types = pa.schema([snapshot.schema.field(n) for n in kept])
+    held_out, anchors = _KeptRows(types, HELD_OUT_ROWS), _KeptRows(types, ANCHOR_ROWS)
     groups = []
     for fragment, group, _ in snapshot.row_groups():
         begin = training = 0
@@ -181,27 +183,32 @@ def _first_pass(
             held = chosen.held_out(batch)
             priorities = row_priorities(fragment, group, np.arange(begin, begin + batch.num_rows))
             statistics.update(batch.filter(pa.array(~held)), priorities[~held])
-            held_out.add(batch.select(kept).filter(pa.array(held)), priorities[held])
+            held_out.add(batch.select(kept), held, priorities)
+            anchors.add(batch.select(kept), ~held, priorities)
             begin, training = begin + batch.num_rows, training + int((~held).sum())
         if training:
             groups.append(TrainingGroup(fragment, group, training))
-    return statistics, groups, held_out.table(), held_out.seen
+    return statistics, groups, held_out, anchors
 
 
-class _HeldOut:
-    """The held-out rows of lowest priority, up to a bound."""
+class _KeptRows:
+    """Raw rows of lowest priority, up to a bound."""
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, most: int) -> None:
         self.schema, self.seen = schema, 0
         elements = sum(f.type.list_size if pa.types.is_fixed_size_list(f.type) else 1 for f in schema)
-        self.limit = max(1_024, min(HELD_OUT_ROWS, HELD_OUT_CELLS // max(1, elements)))
+        self.limit = max(1_024, min(most, KEPT_CELLS // max(1, elements)))
+        self.highest: int | None = None
         self.batches: list[pa.RecordBatch] = []
         self.priorities: list[np.ndarray] = []
 
-    def add(self, batch: pa.RecordBatch, priorities: np.ndarray) -> None:
-        self.seen += len(priorities)
-        self.batches.append(batch)
-        self.priorities.append(priorities)
+    def add(self, batch: pa.RecordBatch, wanted: np.ndarray, priorities: np.ndarray) -> None:
+        """`wanted` and `priorities` have shape (rows,)."""
+        self.seen += int(wanted.sum())
+        if self.highest is not None:
+            wanted = wanted & (priorities < self.highest)
+        self.batches.append(batch.filter(pa.array(wanted)))
+        self.priorities.append(priorities[wanted])
         if sum(map(len, self.priorities)) > 2 * self.limit:
             self._prune()
 
@@ -210,6 +217,7 @@ class _HeldOut:
         if len(priorities) > self.limit:
             keep = np.sort(np.argpartition(priorities, self.limit)[: self.limit])
             rows, priorities = rows.take(pa.array(keep)), priorities[keep]
+            self.highest = priorities.max()
         self.batches, self.priorities = rows.to_batches(), [priorities]
 
     def table(self) -> pa.Table:

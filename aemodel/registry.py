@@ -139,8 +139,11 @@ class Registry:
     def register(
         self, run_id: str, name: str, key: str, bundle: Bundle, folder: Path, prefix: str, tags: Mapping[str, str]
     ) -> Version:
-        """Register the bundle in `folder` as a version of `name`, once for a key however often it is called."""
-        known = self._version_of(name, key)
+        """Register what lies in `folder` as a version of `name`, once for a key however often it is called.
+
+        `folder`/bundle is what inference needs, and is given as `bundle` too; `folder`/kept stays beside it.
+        """
+        known = self.version_of(name, key)
         if known:
             return known
         uri, model_id = self._call("upload the model", lambda: self._upload(run_id, bundle, folder, prefix))
@@ -168,16 +171,16 @@ class Registry:
         return Version(name, str(found.version), str(found.run_id))
 
     def fetch(self, version: Version) -> Path:
-        """A version's bundle folder on this machine, downloaded once."""
+        """A version's folder on this machine, downloaded once: `bundle/` in it, and `kept/`."""
         from mlflow.artifacts import download_artifacts
 
         target = self.work / "models" / version.name / version.number
-        found = [p.parent for p in target.rglob("bundle.json")] if target.exists() else []
+        found = [p.parents[1] for p in target.rglob("bundle.json")] if target.exists() else []
         if not found:
             uri = f"models:/{version.name}/{version.number}"
             target.mkdir(parents=True, exist_ok=True)
             self._call("download the model", lambda: download_artifacts(uri, dst_path=str(target)))
-            found = [p.parent for p in target.rglob("bundle.json")]
+            found = [p.parents[1] for p in target.rglob("bundle.json")]
         if not found:
             raise RegistryError(f"version {version.number} of {shown(version.name)} holds no bundle; register it again")
         return found[0]
@@ -232,7 +235,7 @@ class Registry:
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(package / "pyfunc_model.py"),
-                artifacts={"bundle": str(folder)},
+                artifacts={part: str(folder / part) for part in ("bundle", "kept")},
                 code_paths=[str(package)],
                 signature=signature_of(bundle, prefix),
                 pip_requirements=[f"{r}=={installed(r).partition('+')[0]}" for r in REQUIREMENTS],
@@ -247,7 +250,8 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _version_of(self, name: str, key: str) -> Version | None:
+    def version_of(self, name: str, key: str) -> Version | None:
+        """The version that was registered for a key; None where there is none."""
         query = f"name = '{name}' and tags.`{KEY_TAG}` = '{key}'"
         found = self._call("search versions", lambda: self.client.search_model_versions(query))
         return Version(name, str(found[0].version), str(found[0].run_id)) if found else None

@@ -1,23 +1,58 @@
 """A retrain that keeps the columns' meaning: the parent's transform is kept, its weights are where training starts.
 
 New input columns are appended with zero weights, new latents behind the parent's. So the new network is at first
-exactly the parent, and training (see `training.Learner`) holds the parent's latents where they were.
+exactly the parent, and training (see `training.Learner`) holds the parent's latents where they were. Where that is
+not possible a network is trained from scratch, and its latents are turned to the champion's columns (`framed`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aemodel import frame
 from aemodel.bundle import Bundle
 from aemodel.config import ModelJob
+from aemodel.files import read_json, write_json
+from aemodel.frame import Frame
+from aemodel.kept import Kept
 from aemodel.layout import Block, Layout
 from aemodel.model import Autoencoder, Plain, Residual
 from aemodel.schema import TableSchema
 from aemodel.transform import Transform, layout_of
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Which version a run follows on; `cold`: why training does not go on from it, None where it does."""
+
+    version: str
+    cold: str | None
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Lineage | None:
+        """None where a run follows on none."""
+        return cls(**read_json(path)) if path.exists() else None
+
+
+def framed(latents: np.ndarray, parent: Bundle | None, on_anchors: np.ndarray | None, kept: Kept | None) -> Frame:
+    """The frame of a trained network's latents (rows, k) of training rows.
+
+    With `parent`, from which training went on, its frame; with what a champion `kept` and the latents `on_anchors` of
+    its anchor rows, the one that turns these to the champion's columns; else a new one.
+    """
+    if parent is not None:
+        return frame.extended(parent.model.frame, latents)
+    if kept is not None and on_anchors is not None:
+        return frame.aligned(on_anchors, kept.reference)
+    return frame.first(latents)
 
 
 def obstacle(parent: Bundle, job: ModelJob, schema: TableSchema) -> str | None:
@@ -55,6 +90,8 @@ def transplant(parent: Bundle, model: Autoencoder, layout: Layout) -> None:
     maps = _Maps.of(parent.transform.layout, layout)
     old, width = parent.model, maps.dimensions
     k = old.latent_dim
+    model.frame_center[:k] = old.frame_center
+    model.frame_matrix[:k, :k] = old.frame_matrix
     if isinstance(model, Residual) and isinstance(old, Residual):
         fresh = model.axes[:, k:].clone()
         model.axes.zero_()

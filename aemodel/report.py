@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from aemodel import charts
 from aemodel.charts import Bar, Line
-from aemodel.evaluation import Evaluation, Verdict
+from aemodel.evaluation import Evaluation
+from aemodel.gate import Verdict
 from aemodel.schema import Column, TableSchema
 from aemodel.scoring import StrangeRow
 

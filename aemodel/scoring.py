@@ -63,7 +63,7 @@ class Scorer:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
         rows = Batch.of(self.bundle.transform.apply(batch))
         by_column, z, _ = self.bundle.model.squared_errors(rows)
-        errors, latents = by_column.numpy(), z.float().numpy()
+        errors, latents = by_column.numpy(), self.bundle.model.features(z).numpy()
         calibration = self.bundle.calibration
         error = calibration.score(errors, latents)
         rank, reasons = calibration.rank(error), calibration.reasons(errors, NUM_REASONS)

@@ -92,16 +92,23 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The network that training starts from, whose first latents, of `variance` (k,), are to stay where they are."""
+    """The network that training starts from, whose feature columns, of `variance` (k,), are to stay where they are.
+
+    So are those of the `anchors`: at `reference` (anchors, k), where the columns stood when they got their meaning.
+    """
 
     model: Autoencoder
     variance: Tensor
+    anchors: Batch
+    reference: Tensor
+
+    def to(self, device: torch.device) -> Teacher:
+        model = self.model.to(device).eval().requires_grad_(False)
+        return Teacher(model, self.variance.to(device), self.anchors.to(device), self.reference.to(device))
 
 
 class Learner(pl.LightningModule):
     """One optimisation problem: descends `model`, and validates and keeps the moving average of its weights."""
-
-    teacher_variance: Tensor
 
     def __init__(
         self,
@@ -114,9 +121,7 @@ class Learner(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.teacher = teacher.model.requires_grad_(False) if teacher else None
-        variance = teacher.variance if teacher else torch.ones(1)
-        self.register_buffer("teacher_variance", variance.clamp(min=1e-6), persistent=False)
+        self.teacher = teacher
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
         decay = min(0.998, 1 - 10 / max(20, schedule.total_steps))
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
@@ -133,19 +138,25 @@ class Learner(pl.LightningModule):
         # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
         torch.manual_seed((self.seed * 65_537 + self.global_rank + 1) * 2**26 + self.global_step)
         loss = self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
-        return loss if self.teacher is None else loss + ANCHOR_WEIGHT * self._moved(self.teacher.eval(), batch)
+        return loss if self.teacher is None else loss + ANCHOR_WEIGHT * self._moved(self.teacher, batch)
 
-    def _moved(self, teacher: Autoencoder, batch: Batch) -> Tensor:
-        """How far the teacher's latents are from where it has them, as a share of their variance."""
-        rows = max(32, int(len(batch.values) * ANCHOR_SHARE))
-        part = Batch(batch.values[:rows], batch.codes[:rows])
-        known = len(self.teacher_variance)
-        away = self.model.encode(part)[:, :known].float() - teacher.encode(part)[:, :known].float()
-        return (away.square() / self.teacher_variance).mean()
+    def _moved(self, teacher: Teacher, batch: Batch) -> Tensor:
+        """How far the columns are from where they belong, as a share of their variance: on rows of the batch, which
+        may be new, and on as many anchors."""
+        rows, known = max(32, int(len(batch.values) * ANCHOR_SHARE)), teacher.reference.shape[1]
+        chosen = torch.randint(len(teacher.reference), (rows,), device=self.device)
+        part, anchors = batch[:rows], teacher.anchors[chosen]
+        target = torch.cat([teacher.model.encode(part)[:, :known], teacher.reference[chosen]])
+        away = self.model.encode(Batch.concatenated(part, anchors))[:, :known] - target
+        return (away.square() / teacher.variance).mean()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.average.update_parameters(self.model)
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher = self.teacher.to(self.device)
 
     def on_validation_epoch_start(self) -> None:
         self._held_out = []

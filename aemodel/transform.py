@@ -131,6 +131,11 @@ class Transform:
             nulled.append(unusable)
         return EncodedRows(values, codes, tuple(nulled))
 
+    def apply_all(self, rows: pa.Table) -> EncodedRows:
+        """`apply` to all rows of a table of at least one row."""
+        batches = rows.combine_chunks().to_batches(max_chunksize=65_536)
+        return EncodedRows.concatenated([self.apply(b) for b in batches])
+
     def invert(self, linear: np.ndarray) -> pa.RecordBatch:
         """Rows of the linear space (rows, width), such as a reconstruction, in original units."""
         raw = linear / self.layout.scale + self.layout.center

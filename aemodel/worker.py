@@ -11,23 +11,29 @@ import copy
 import os
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
-from aemodel import bundle, release, training
+from aemodel import bundle, frame, release, training
 from aemodel.anomaly import calibrate
+from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.errors import AemodelError
 from aemodel.files import read_json, write_json
+from aemodel.frame import Frame
+from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
-from aemodel.layout import EncodedRows, Layout
 from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
-from aemodel.model import Autoencoder, build, reconstruct
+from aemodel.model import Autoencoder, Batch, build, reconstruct
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
 from aemodel.snapshot import Snapshot
+from aemodel.transform import Transform
 
 
 def main(folder: Path) -> None:
@@ -48,8 +54,9 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     pl.seed_everything(job.training.seed, workers=False, verbose=False)
     layout = prepared.transform.layout
     model = build(job.model, layout, prepared.pca)  # the same on every rank
-    held_out = prepared.encoded_held_out(prepared.transform)
-    teacher = _from_parent(model, folder, layout, held_out)
+    held_out = prepared.transform.apply_all(prepared.held_out)
+    champion = _Champion.of(folder)
+    teacher = champion.teacher(model, prepared.transform) if champion and champion.goes_on else None
     batch_size = -(-training.global_batch_size(job.training, prepared.num_training) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
@@ -65,21 +72,50 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     )
     if rank == 0:
         best = learner.averaged.cpu().eval().requires_grad_(False)
+        best.frame = _frame(best, champion, prepared)
         measured = reconstruct(best, HeldOutLoader(held_out, 0, 1))
         provenance = bundle.Provenance(**read_json(folder / "provenance.json"))
-        calibration = calibrate(measured.errors, measured.latents)
+        calibration = calibrate(measured.errors, measured.features)
         bundle.save(bundle.Bundle(best, job.model, prepared.transform, calibration, provenance), folder / "bundle")
         write_json(folder / "result.json", training.result_state(result))
 
 
-def _from_parent(model: Autoencoder, folder: Path, layout: Layout, held_out: EncodedRows) -> training.Teacher | None:
-    """Start `model` at the parent that the run was prepared with, if there is one, and keep a copy to hold it by."""
-    if not (folder / "parent").exists():
-        return None
-    parent = bundle.load(folder / "parent")
-    release.transplant(parent, model, layout)
-    latents = reconstruct(model.eval(), HeldOutLoader(held_out, 0, 1)).latents[:, : parent.model.latent_dim]
-    return training.Teacher(copy.deepcopy(model), torch.from_numpy(latents.var(axis=0)))
+@dataclass(frozen=True)
+class _Champion:
+    """The version that this run follows on. `goes_on`: training starts from it."""
+
+    bundle: Bundle
+    kept: Kept
+    goes_on: bool
+
+    @classmethod
+    def of(cls, folder: Path) -> _Champion | None:
+        lineage = release.Lineage.load(folder / "lineage.json")
+        if lineage is None:
+            return None
+        champion = folder / "champion"
+        return cls(bundle.load(champion / "bundle"), Kept.load(champion / "kept"), lineage.cold is None)
+
+    def teacher(self, model: Autoencoder, transform: Transform) -> training.Teacher:
+        """Start `model` at the champion, and keep a copy of it to hold it by."""
+        release.transplant(self.bundle, model, transform.layout)
+        anchors = Batch.of(transform.apply_all(self.kept.anchors))
+        reference = torch.tensor(self.kept.reference)
+        variance = reference.var(dim=0, correction=0).clamp(min=1e-6)
+        return training.Teacher(copy.deepcopy(model), variance, anchors, reference)
+
+
+def _frame(model: Autoencoder, champion: _Champion | None, prepared: Prepared) -> Frame:
+    """The frame that the trained `model` writes its latents in; it has none of its own before."""
+    parent = champion.bundle if champion and champion.goes_on else None
+    kept = champion.kept if champion else None
+    model.frame = frame.identity(model.latent_dim)
+
+    def latents(rows: pa.Table) -> np.ndarray:
+        return reconstruct(model, HeldOutLoader(prepared.transform.apply_all(rows), 0, 1)).features
+
+    on_anchors = latents(kept.anchors) if kept and parent is None else None
+    return release.framed(latents(prepared.anchors), parent, on_anchors, kept)
 
 
 if __name__ == "__main__":

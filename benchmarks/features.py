@@ -96,7 +96,7 @@ def trained(job: Job, prepared: Prepared, uri: str, folder: Path) -> Autoencoder
     model = build(job.model, layout, prepared.pca)
     learner = training.Learner(model, layout, job.model, schedule, job.training.seed)
     read = EncodedRowGroups(open_snapshot(uri), prepared.split, prepared.transform)
-    held_out = HeldOutLoader(prepared.encoded_held_out(prepared.transform), 0, 1)
+    held_out = HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1)
     training.fit(learner, TrainingLoader(plan, 0, read), held_out, job.training, folder, 1)
     return learner.averaged.eval().requires_grad_(False)
 

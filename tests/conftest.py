@@ -52,7 +52,7 @@ def mixed_prepared(mixed_job: Job, mixed_snapshot: Snapshot) -> Prepared:
 def mixed_bundle(mixed_prepared: Prepared, mixed_job: Job) -> Bundle:
     """A bundle as it is before training, which is PCA; calibrated."""
     model = build(mixed_job.model, mixed_prepared.transform.layout, mixed_prepared.pca).eval()
-    measured = reconstruct(model, HeldOutLoader(mixed_prepared.encoded_held_out(mixed_prepared.transform), 0, 1))
-    calibration = calibrate(measured.errors, measured.latents)
+    measured = reconstruct(model, HeldOutLoader(mixed_prepared.transform.apply_all(mixed_prepared.held_out), 0, 1))
+    calibration = calibrate(measured.errors, measured.features)
     provenance = Provenance("mixed", "s", "j", "c", 300)
     return Bundle(model, mixed_job.model, mixed_prepared.transform, calibration, provenance, "d" * 64)

@@ -123,7 +123,7 @@ def test_the_reasons_name_the_column_that_was_perturbed(column: str) -> None:
     rows = transform.apply(tables.only_batch(table))
     model = Projection(transform.layout, principal_axes(transform.layout, [rows], 12))
     usual = reconstruct(model, [Batch.of(rows)])
-    calibration = calibrate(usual.errors, usual.latents)
+    calibration = calibrate(usual.errors, usual.features)
     block = next(b for b in transform.layout.blocks if b.column == column)
     whole = np.flatnonzero(~np.isnan(rows.values).any(axis=1))[:20]
     values, codes = rows.values[whole].copy(), rows.codes[whole].copy()
@@ -134,8 +134,8 @@ def test_the_reasons_name_the_column_that_was_perturbed(column: str) -> None:
     changed = reconstruct(model, [Batch.of(type(rows)(values, codes))])
     reasons = calibration.reasons(changed.errors, 3)
     assert (reasons == transform.layout.columns.index(column)).any(axis=1).mean() > 0.9
-    before = calibration.score(usual.errors, usual.latents)[whole]
-    assert (calibration.score(changed.errors, changed.latents) > before).mean() > 0.9
+    before = calibration.score(usual.errors, usual.features)[whole]
+    assert (calibration.score(changed.errors, changed.features) > before).mean() > 0.9
 
 
 def test_a_calibration_of_one_row_is_usable() -> None:

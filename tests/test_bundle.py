@@ -33,7 +33,7 @@ def made(preset: str = "residual", latent_dim: int = 4) -> Bundle:
             parameter += 0.1 * torch.randn_like(parameter)
     found = reconstruct(model, [Batch.of(rows)])
     provenance = Provenance("flights", "snapshot", "job", "code", len(rows))
-    return Bundle(model, job, transform, calibrate(found.errors, found.latents), provenance)
+    return Bundle(model, job, transform, calibrate(found.errors, found.features), provenance)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
 
 def test_another_format_version_says_what_to_do(folder: Path) -> None:
     altered(folder, format_version=99)
-    with pytest.raises(BundleError, match="has format 99, this release reads 1: retrain, or score with the release"):
+    with pytest.raises(BundleError, match="has format 99, this release reads 2: retrain, or score with the release"):
         load(folder)
 
 

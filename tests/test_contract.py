@@ -26,13 +26,13 @@ def test_kept_columns_keep_their_origin_and_changed_ones_begin_anew() -> None:
     new = np.concatenate([OLD, OLD[:, :1]], axis=1)
     new[:, 1] = rng.normal(size=500)
     new[:, 2] += 0.25 * rng.normal(size=500)
-    contract = compared("9", new, "8", "d" * 64, OLD, ("1", "1", "5", "8"), None)
+    contract = compared("9", 5, same_place(OLD, new), "8", "d" * 64, ("1", "1", "5", "8"), None)
     assert contract.changed == (1,) and contract.warned == (2,)
     assert contract.origins == ("1", "9", "5", "8", "9")
 
 
 def test_it_survives_the_tags_of_a_version() -> None:
-    contract = compared("9", OLD, "8", "d" * 64, OLD, ("1", "2", "3", "4"), None)
+    contract = compared("9", 4, same_place(OLD, OLD), "8", "d" * 64, ("1", "2", "3", "4"), None)
     again = Contract.from_tags(contract.to_tags())
     assert again is not None and again.origins == contract.origins and again.r == pytest.approx(contract.r, abs=1e-4)
     assert Contract.from_tags(first("1", 3).to_tags()) == first("1", 3)

@@ -4,9 +4,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aemodel.config import GateJob
-from aemodel.contract import Contract
-from aemodel.evaluation import ColumnScore, Evaluation, LatentHealth, decide, determined, latent_health, shared_r2
+from aemodel.evaluation import (
+    ColumnScore,
+    Evaluation,
+    Label,
+    LatentHealth,
+    Probed,
+    determined,
+    latent_health,
+    probed,
+    shared_r2,
+)
 from tests import tables
 
 HEALTHY = LatentHealth(std=(1.0, 1.0, 1.0, 1.0), dead=(), duplicates=(), effective_rank=4.0)
@@ -19,81 +27,26 @@ FOUND = Evaluation(
 )
 
 
-def test_better_than_pca_passes_and_says_what_was_compared() -> None:
-    verdict = decide(GateJob(), FOUND, None)
-    assert verdict.passed and not verdict.reasons
-    assert "0.8000 against PCA 0.7500" in verdict.notes[0]
-
-
-def test_below_pca_is_refused_with_both_figures() -> None:
-    verdict = decide(GateJob(), replace(FOUND, r2=0.74), None)
-    assert not verdict.passed
-    assert "0.7400" in verdict.reasons[0] and "0.7500" in verdict.reasons[0]
-
-
-def test_equal_to_pca_within_rounding_passes() -> None:
-    assert decide(GateJob(), replace(FOUND, r2=0.75 - 5e-5), None).passed
-
-
-@pytest.mark.parametrize(("cold", "passed"), [(None, True), ("the job says so", False)])
-def test_a_release_is_compared_with_the_champion_and_not_with_a_fresh_pca(cold: str | None, passed: bool) -> None:
-    contract = Contract("1", "d", (0.999, 0.998), ("1", "1"), cold)
-    below = replace(FOUND, r2=0.70)
-    assert decide(GateJob(), below, None, contract).passed is passed
-    assert not decide(GateJob(min_gain_over_pca=0.01), below, None, contract).passed
-
-
-def test_columns_that_would_mean_something_else_are_refused_unless_allowed() -> None:
-    contract = Contract("3", "d", (0.999, 0.40, 0.97), ("1", "9", "1"), "the preset is plain")
-    verdict = decide(GateJob(), FOUND, None, contract)
-    assert verdict.reasons == (
-        "columns 01 would mean something else than in version 3 (r down to 0.40): set gate.on_change to new_columns to allow it",
-    )
-    assert any("columns 02 have moved a little" in note for note in verdict.notes)
-    assert decide(GateJob(on_change="new_columns"), FOUND, None, contract).passed
-
-
-@pytest.mark.parametrize(("margin", "passed"), [(0.04, True), (0.06, False)])
-def test_the_job_sets_the_margin_over_pca(margin: float, passed: bool) -> None:
-    assert decide(GateJob(min_gain_over_pca=margin), FOUND, None).passed is passed
-
-
-def test_a_figure_that_is_not_a_number_is_refused() -> None:
-    assert not decide(GateJob(), replace(FOUND, r2=float("nan")), None).passed
-
-
-def test_collapsed_latents_are_refused() -> None:
-    collapsed = replace(FOUND, latents=replace(HEALTHY, dead=(0, 1, 2)))
-    verdict = decide(GateJob(), collapsed, None)
-    assert not verdict.passed and "3 of 4 latents are dead" in verdict.reasons[0]
-
-
-def test_below_the_champion_on_the_same_rows_is_refused() -> None:
-    champion = replace(FOUND, columns=(ColumnScore("a", "numeric", 0.95, 0.8), ColumnScore("b", "numeric", 0.8, 0.7)))
-    verdict = decide(GateJob(), FOUND, champion)
-    assert not verdict.passed and "below the champion's 0.8750" in verdict.reasons[0]
-
-
-def test_the_champion_is_compared_on_shared_columns_only() -> None:
-    champion = replace(
-        FOUND, columns=(ColumnScore("a", "numeric", 0.85, 0.8), ColumnScore("gone", "numeric", 1.0, 1.0))
-    )
-    assert shared_r2(FOUND, champion) == (0.9, 0.85, 1)
-    assert decide(GateJob(), FOUND, champion).passed
-
-
-def test_a_disabled_gate_passes_and_says_so() -> None:
-    verdict = decide(GateJob(enabled=False), replace(FOUND, r2=0.1), None)
-    assert verdict.passed and "disabled" in verdict.notes[0]
-
-
-def test_too_few_rows_are_not_judged_by() -> None:
-    verdict = decide(GateJob(), replace(FOUND, rows=7, r2=0.1), None)
-    assert verdict.passed and "7 held-out rows are too few" in verdict.notes[0]
-
-
 def test_evaluation_survives_json() -> None:
     assert Evaluation.from_json(FOUND.to_json()) == FOUND
+    with_probe = replace(FOUND, probe=Probed("churned", "AUROC", 0.8, 0.7, 0.01))
+    assert Evaluation.from_json(with_probe.to_json()) == with_probe
+
+
+def test_versions_are_compared_on_the_columns_that_both_have_a_figure_for() -> None:
+    mine, theirs = {"a": 0.9, "b": 0.7, "still": float("nan")}, {"a": 0.85, "gone": 1.0, "still": 0.2}
+    assert shared_r2(mine, theirs) == (0.9, 0.85, 1)
+    assert shared_r2(mine, {"gone": 1.0})[2] == 0
+
+
+def test_features_that_hold_the_label_are_told_from_those_that_do_not() -> None:
+    rng = np.random.default_rng(0)
+    churned = rng.random(600) < 0.4
+    good, bad = rng.normal(size=(600, 3)), rng.normal(size=(600, 3))
+    good[:, 1] += 2 * churned
+    found = probed(Label("churned", pa.array(churned)), good, bad)
+    assert found is not None and found.measure == "AUROC"
+    assert found.score > 0.85 and abs(found.compared - 0.5) < 0.1 and found.noise >= 0.01
 
 
 def test_dead_and_duplicate_latents_are_found() -> None:

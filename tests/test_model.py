@@ -272,7 +272,7 @@ def test_what_is_measured_does_not_depend_on_how_the_rows_are_cut(size: int) -> 
     cut = [Batch(batch.values[i : i + size], batch.codes[i : i + size]) for i in range(0, rows, size)]
     whole, parts = reconstruct(model, [batch]), reconstruct(model, cut)
     np.testing.assert_allclose(parts.errors, whole.errors, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(parts.latents, whole.latents, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(parts.features, whole.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(parts.variation, whole.variation, rtol=1e-6)
 
 

@@ -89,7 +89,7 @@ def test_it_reads_back_as_it_was_saved(mixed_prepared: Prepared, tmp_path: Path)
     again = Prepared.load(tmp_path / "prepared")
     assert again.schema == mixed_prepared.schema and again.split == mixed_prepared.split
     assert again.groups == mixed_prepared.groups and again.nulled == mixed_prepared.nulled
-    a, b = (p.encoded_held_out(p.transform) for p in (again, mixed_prepared))
+    a, b = (p.transform.apply_all(p.held_out) for p in (again, mixed_prepared))
     np.testing.assert_array_equal(a.values, b.values)
     np.testing.assert_array_equal(a.codes, b.codes)
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aemodel.evaluation import ColumnScore, Determined, Evaluation, LatentHealth, Verdict
+from aemodel.evaluation import ColumnScore, Determined, Evaluation, LatentHealth
+from aemodel.gate import Rule, Verdict, refused
 from aemodel.report import DRAWN_COLUMNS, Report, render
 from aemodel.schema import Column, LeftOut, TableSchema
 from aemodel.scoring import StrangeRow
@@ -38,7 +39,7 @@ def _report(columns: int = 3, rows: int = 200, latents: int = 4) -> Report:
         },
         nulled={names[0]: 5},
         evaluation=Evaluation(rows, 0.9, 0.8, scores, health),
-        verdict=Verdict(True, (), ("held-out R² 0.9 against 0.8",)),
+        verdict=Verdict((Rule("R² against PCA", True, "held-out R² 0.9 against 0.8"),)),
         journal=tuple({"event": e, "step": s, "loss": 1 / (s + 1)} for s in (10, 20) for e in ("epoch", "held_out")),
         latents=rng.normal(size=(rows, latents)),
         ranks=rng.random(rows),
@@ -138,7 +139,7 @@ def test_without_a_label_points_are_coloured_by_how_strange_they_are() -> None:
 
 
 def test_a_refused_gate_is_seen_with_its_reasons() -> None:
-    page = render(replace(_report(), verdict=Verdict(False, ("R² is below PCA",), ())))
+    page = render(replace(_report(), verdict=refused("R² is below PCA")))
     assert "gate refused" in page and "R² is below PCA" in page
 
 

@@ -6,7 +6,8 @@ same steps run from the command line and inside Prefect's tasks.
 """
 
 from aemodel.pipeline.applying import champion_version, publish, score
-from aemodel.pipeline.learning import evaluate_and_register, prepare_run, train, write_report
+from aemodel.pipeline.judging import evaluate_and_register
+from aemodel.pipeline.learning import prepare_run, train
 from aemodel.pipeline.promoting import Promotion, promote, rollback
 from aemodel.pipeline.references import (
     PreparedRun,
@@ -16,6 +17,7 @@ from aemodel.pipeline.references import (
     TrainedRun,
     work_folder,
 )
+from aemodel.pipeline.reporting import write_report
 from aemodel.pipeline.run import Outcome, run, run_report, run_score, run_train
 
 __all__ = [

@@ -52,7 +52,7 @@ def score(job: Job, version: str, work: Path) -> StagedTable:
     registry = Registry(job.registry, work)
     folder = registry.fetch(Version(job.name, version))
     contract = Contract.from_tags(registry.tags_of(Version(job.name, version)))
-    scorer = Scorer(bundle.load(folder), job.output.prefix, version, contract)
+    scorer = Scorer(bundle.load(folder / "bundle"), job.output.prefix, version, contract)
     snapshot = open_snapshot(job.dataset.uri)
     scorer.check_columns(snapshot.schema)
     carried = carried_columns(job, snapshot)

@@ -1,45 +1,26 @@
-"""The steps that make a model version: prepare, train, evaluate and register, report."""
+"""The steps that learn: prepare, train."""
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from aemodel import bundle, launch, release
-from aemodel import contract as contracts
 from aemodel.bundle import Bundle
 from aemodel.config import Job
-from aemodel.contract import Contract
-from aemodel.errors import TrainingError, redacted
-from aemodel.evaluation import Evaluation, Verdict, decide, evaluate
-from aemodel.files import digest, read_json, whole_folder, write_bytes, write_json
-from aemodel.layout import EncodedRows
-from aemodel.loader import EncodedRowGroups
-from aemodel.model import PrincipalAxes
+from aemodel.errors import BundleFormatError, TrainingError, redacted
+from aemodel.files import digest, read_json, whole_folder, write_json
 from aemodel.pipeline.applying import check_output
-from aemodel.pipeline.references import PreparedRun, RegisteredVersion, TrainedRun, code_version, locked
-from aemodel.prepared import Prepared, prepare, spread, table_schema
-from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
-from aemodel.report import Report, render
+from aemodel.pipeline.references import PreparedRun, TrainedRun, code_version, locked
+from aemodel.prepared import prepare, table_schema
+from aemodel.registry import Registry
+from aemodel.release import Lineage
 from aemodel.schema import TableSchema
-from aemodel.scoring import Scorer, Strangest
 from aemodel.snapshot import Snapshot, open_snapshot
 
 log = logging.getLogger("aemodel")
-
-#: Held-out rows that the report draws, and how many of the strangest it lists.
-DRAWN_ROWS = 5_000
-LISTED_ROWS = 10
-#: Training rows that the gap between training and held-out rows is measured by.
-COMPARED_ROWS = 20_000
 
 
 def prepare_run(job: Job, work: Path) -> PreparedRun:
@@ -78,19 +59,26 @@ def _place(job: Job, snapshot: Snapshot, work: Path) -> tuple[str, Path]:
 
 
 def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> Bundle | None:
-    """The champion, copied into the run, if training may start from it; why not stays in the run as well."""
+    """The champion, copied into the run with what it keeps; returned if training may start from it.
+
+    Why not, where it may not, stays in the run as well.
+    """
     champion = registry.resolve(job.name, job.registry.alias)
     if champion is None:
         return None
     source = registry.fetch(champion)
-    parent = bundle.load(source)
+    try:
+        parent = bundle.load(source / "bundle")
+    except BundleFormatError as error:
+        log.warning("training from scratch, and nothing to compare with: %s", error)
+        return None
     cold = "the job says so" if job.training.start == "cold" else release.obstacle(parent, job.model, schema)
-    write_json(folder / "cold.json", cold)
+    with whole_folder(folder / "champion") as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)
+    Lineage(champion.number, cold).save(folder / "lineage.json")
     if cold:
         log.info("training from scratch, not from version %s: %s", champion.number, cold)
         return None
-    with whole_folder(folder / "parent") as partial:
-        shutil.copytree(source, partial, dirs_exist_ok=True)
     log.info("training goes on from version %s, whose columns are to keep their meaning", champion.number)
     return parent
 
@@ -110,7 +98,7 @@ def _train(run: PreparedRun, folder: Path, job: Job, registry: Registry) -> None
         job.name, Snapshot.load(folder / "snapshot.json").digest, job.training_digest, code_version(), run.rows
     )
     write_json(folder / "provenance.json", vars(provenance))
-    run_id = _start_run(run.key, folder, job, registry)
+    run_id = mlflow_run(run.key, folder, job, registry)
 
     def on_events(events: list[dict[str, Any]]) -> None:
         _tell(events)
@@ -144,7 +132,8 @@ def _tell(events: list[dict[str, Any]]) -> None:
         log.debug("step %d", event["step"], extra={"event": event})
 
 
-def _start_run(key: str, folder: Path, job: Job, registry: Registry) -> str:
+def mlflow_run(key: str, folder: Path, job: Job, registry: Registry) -> str:
+    """The id of the MLflow run that a run's figures go to, with its parameters and its dataset."""
     snapshot = Snapshot.load(folder / "snapshot.json")
     params = {
         f"{section}.{k}": v for section in ("model", "training") for k, v in getattr(job, section).model_dump().items()
@@ -153,151 +142,3 @@ def _start_run(key: str, folder: Path, job: Job, registry: Registry) -> str:
     run_id = registry.start_run(job.name, key, params, tags)
     registry.log_dataset(run_id, job.name, job.dataset.uri, snapshot.digest, snapshot.num_rows, snapshot.schema.names)
     return run_id
-
-
-def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVersion:
-    """Measure on the held-out rows, let the gate decide, register the version once, promote it if it passed."""
-    folder, registry = Path(run.folder), Registry(job.registry, work)
-    with locked(folder):
-        trained, prepared = bundle.load(folder / "bundle"), Prepared.load(folder / "prepared")
-        held_out = prepared.encoded_held_out(trained.transform)
-        found, learned = evaluate(trained, prepared.pca, held_out, _training_rows(folder, prepared))
-        write_json(folder / "evaluation.json", found.to_json())
-        run_id = _start_run(run.key, folder, job, registry)
-        champion = registry.resolve(job.name, job.registry.alias)
-        tags = {f"aemodel.{k}": v for k, v in vars(trained.provenance).items()}
-        tags = {k: str(v) for k, v in tags.items()} | {"aemodel.bundle": trained.digest}
-        tags |= {"aemodel.r2": f"{found.r2:.6f}", "aemodel.r2_pca": f"{found.r2_pca:.6f}"}
-        version = registry.register(run_id, job.name, run.key, trained, folder / "bundle", job.output.prefix, tags)
-        verdict, contract = _judged(job, registry, folder, prepared, found, learned.latents, champion, version)
-        write_json(folder / "verdict.json", asdict(verdict))
-        gate = "passed" if verdict.passed else "; ".join(verdict.reasons)[:4_000]
-        registry.set_tags(version, {"aemodel.gate": gate} | contract.to_tags())
-        figures = {"r2": found.r2, "r2_pca": found.r2_pca, "effective_rank": found.latents.effective_rank}
-        registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
-        if verdict.passed and not registry.promote(version, champion):
-            raise TrainingError(
-                f"another run moved the alias {job.registry.alias!r} meanwhile; run again to compare with it"
-            )
-        if not verdict.passed:
-            registry.challenge(version)
-        registry.finish(run_id)
-    alias = job.registry.alias if verdict.passed else None
-    return RegisteredVersion(
-        run.folder,
-        run.key,
-        version.name,
-        version.number,
-        run_id,
-        verdict.passed,
-        verdict.reasons,
-        alias,
-        found.r2,
-        found.r2_pca,
-    )
-
-
-def _training_rows(folder: Path, prepared: Prepared) -> EncodedRows:
-    """Some rows that were trained on, from all over the table."""
-    read = EncodedRowGroups(Snapshot.load(folder / "snapshot.json"), prepared.split, prepared.transform, cache_bytes=0)
-    groups = spread(prepared.groups, COMPARED_ROWS)
-    return EncodedRows.concatenated([read(group) for group in groups])[:COMPARED_ROWS]
-
-
-def _judged(
-    job: Job,
-    registry: Registry,
-    folder: Path,
-    prepared: Prepared,
-    found: Evaluation,
-    latents: np.ndarray,
-    champion: Version | None,
-    version: Version,
-) -> tuple[Verdict, Contract]:
-    """The gate's verdict, and what became of the champion's columns, both on the run's held-out rows."""
-    tags = registry.tags_of(version)
-    if rolled_back := tags.get(ROLLED_BACK_TAG):
-        reason = f"version {version.number} was rolled back by hand ({rolled_back}): promote it by hand"
-        return Verdict(False, (reason,), ()), Contract.from_tags(tags) or contracts.first(
-            version.number, latents.shape[1]
-        )
-    judged = replace(found, rows=0) if prepared.held_out_is_training else found
-    if champion is None or champion == version:
-        known = Contract.from_tags(tags) or contracts.first(version.number, latents.shape[1])
-        return decide(job.gate, judged), known
-    theirs = bundle.load(registry.fetch(champion))
-    pca = _same_width_pca(theirs, prepared)
-    measured, reconstruction = evaluate(theirs, pca, prepared.encoded_held_out(theirs.transform))
-    before = Contract.from_tags(registry.tags_of(champion))
-    origins = before.origins if before else (champion.number,) * theirs.model.latent_dim
-    cold = read_json(folder / "cold.json") if (folder / "cold.json").exists() else "there was no champion yet"
-    contract = contracts.compared(
-        version.number, latents, champion.number, theirs.digest, reconstruction.latents, origins, cold
-    )
-    return decide(job.gate, judged, measured, contract), contract
-
-
-def _same_width_pca(champion: Bundle, prepared: Prepared) -> PrincipalAxes:
-    """Stands in where only the champion's own figures are wanted: its linear space differs from this run's."""
-    width = champion.transform.layout.width
-    return replace(prepared.pca, mean=np.zeros(width), axes=np.zeros((width, 1)), variance=np.zeros(1))
-
-
-def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str, float]) -> Path:
-    """The run's HTML page, in its folder and logged to its MLflow run."""
-    folder = Path(run.folder)
-    prepared, trained = Prepared.load(folder / "prepared"), bundle.load(folder / "bundle")
-    scorer = Scorer(trained, job.output.prefix, run.version)
-    rows = prepared.held_out.slice(0, DRAWN_ROWS).combine_chunks().to_batches()
-    strangest = Strangest(LISTED_ROWS, prepared.held_out.column_names, scorer.columns)
-    scored = []
-    for batch in rows:
-        scored.append(scorer.score(batch))
-        strangest.add(batch, scored[-1])
-    table = pa.Table.from_batches(scored, scorer.schema)
-    label = prepared.schema.label
-    labels = (
-        tuple(_as_text(v) for v in prepared.held_out.column(label).slice(0, DRAWN_ROWS).to_pylist()) if label else None
-    )
-    page = render(
-        Report(
-            name=job.name,
-            version=run.version,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            dataset=redacted(job.dataset.uri),
-            num_training=prepared.num_training,
-            num_held_out=prepared.num_held_out,
-            held_out_is_training=prepared.held_out_is_training,
-            schema=prepared.schema,
-            statistics=prepared.statistics,
-            nulled=prepared.nulled,
-            evaluation=Evaluation.from_json(read_json(folder / "evaluation.json")),
-            verdict=_verdict(folder),
-            journal=_journal(folder),
-            latents=np.stack([table.column(n).to_numpy() for n in scorer.columns.features], axis=1),
-            ranks=table.column(scorer.columns.error_rank).to_numpy(),
-            label_name=label,
-            labels=labels,
-            strangest=strangest.rows(),
-            seconds=seconds,
-        )
-    )
-    write_bytes(folder / "report.html", page.encode())
-    Registry(job.registry, work).log_file(run.run_id, folder / "report.html")
-    return folder / "report.html"
-
-
-def _as_text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _verdict(folder: Path) -> Verdict:
-    state = read_json(folder / "verdict.json")
-    return Verdict(state["passed"], tuple(state["reasons"]), tuple(state["notes"]))
-
-
-def _journal(folder: Path) -> tuple[dict[str, Any], ...]:
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return ()
-    return tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())

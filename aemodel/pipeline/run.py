@@ -12,8 +12,10 @@ from aemodel import memory
 from aemodel.config import Job
 from aemodel.errors import NoVersion, shown
 from aemodel.pipeline.applying import champion_version, publish, score
-from aemodel.pipeline.learning import evaluate_and_register, is_learned, prepare_run, train, write_report
+from aemodel.pipeline.judging import evaluate_and_register
+from aemodel.pipeline.learning import is_learned, prepare_run, train
 from aemodel.pipeline.references import PublishedTable, RegisteredVersion, StagedTable, TrainedRun
+from aemodel.pipeline.reporting import write_report
 
 T = TypeVar("T")
 #: Runs one step; Prefect's flows give one that makes a task of it.

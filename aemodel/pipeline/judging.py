@@ -1,0 +1,221 @@
+"""The step that measures what was trained, registers it once, and lets the gate decide what it may be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from aemodel import bundle
+from aemodel import contract as contracts
+from aemodel.bundle import Bundle
+from aemodel.config import Job
+from aemodel.contract import Contract
+from aemodel.errors import BundleFormatError, TrainingError
+from aemodel.evaluation import Evaluation, Label, evaluate, measure, probed, shared_r2
+from aemodel.files import write_json
+from aemodel.gate import Comparison, Verdict, decide, refused
+from aemodel.kept import Kept
+from aemodel.layout import EncodedRows
+from aemodel.pipeline.learning import mlflow_run
+from aemodel.pipeline.references import RegisteredVersion, TrainedRun, locked
+from aemodel.prepared import Prepared
+from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
+from aemodel.release import Lineage
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a run has trained, and its feature columns of the run's held-out rows and of its anchors."""
+
+    bundle: Bundle
+    prepared: Prepared
+    evaluation: Evaluation
+    held_out: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Champion:
+    """The version that the alias names while this run is judged, and how it compares."""
+
+    version: Version
+    digest: str
+    kept: Kept
+    origins: tuple[str, ...]
+    comparison: Comparison
+    r: tuple[float, ...]
+
+
+def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVersion:
+    """Measure on the held-out rows, let the gate decide, register the version once, promote it if it passed."""
+    folder, registry = Path(run.folder), Registry(job.registry, work)
+    with locked(folder):
+        trained = _measured(folder)
+        write_json(folder / "evaluation.json", trained.evaluation.to_json())
+        run_id = mlflow_run(run.key, folder, job, registry)
+        alias = registry.resolve(job.name, job.registry.alias)
+        own = registry.version_of(job.name, run.key)
+        champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
+        if own is None:
+            _kept(trained, champion).save(folder / "kept")
+        version = registry.register(
+            run_id, job.name, run.key, trained.bundle, folder, job.output.prefix, _tags(trained)
+        )
+        verdict, contract = _judged(job, registry, folder, trained, champion, version)
+        write_json(folder / "verdict.json", asdict(verdict))
+        registry.set_tags(version, _verdict_tags(verdict) | contract.to_tags())
+        figures = _figures(trained.evaluation)
+        registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
+        if verdict.passed and not registry.promote(version, alias):
+            raise TrainingError(
+                f"another run moved the alias {job.registry.alias!r} meanwhile; run again to compare with it"
+            )
+        if not verdict.passed:
+            registry.challenge(version)
+        registry.finish(run_id)
+    return RegisteredVersion(
+        run.folder,
+        run.key,
+        version.name,
+        version.number,
+        run_id,
+        verdict.passed,
+        verdict.reasons,
+        job.registry.alias if verdict.passed else None,
+        trained.evaluation.r2,
+        trained.evaluation.r2_pca,
+    )
+
+
+def _measured(folder: Path) -> _Trained:
+    trained, prepared = bundle.load(folder / "bundle"), Prepared.load(folder / "prepared")
+    apply = trained.transform.apply_all
+    found, learned = evaluate(
+        trained, prepared.pca, apply(prepared.held_out), apply(prepared.anchors), _label(prepared, prepared.held_out)
+    )
+    return _Trained(trained, prepared, found, learned.features)
+
+
+def _label(prepared: Prepared, *tables: pa.Table) -> Label | None:
+    """The label of all rows of the tables, where each of them has it, of the type it has now."""
+    name = prepared.schema.label
+    if name is None or any(name not in t.column_names for t in tables):
+        return None
+    type_ = tables[-1].schema.field(name).type
+    return Label(name, pa.concat_arrays([t.column(name).combine_chunks().cast(type_) for t in tables]))
+
+
+def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champion | None:
+    """Both on the rows that either version's run held out, less those that this one was trained on.
+
+    None where the champion is of a release whose bundles this one does not read.
+    """
+    source = registry.fetch(version)
+    try:
+        champion, kept = bundle.load(source / "bundle"), Kept.load(source / "kept")
+    except BundleFormatError:
+        return None
+    prepared = trained.prepared
+    tables = [_still_held_out(kept.held_out, prepared), prepared.held_out]
+    tables = [t for t in tables if t.num_rows]
+    mine, theirs = (
+        measure(b, EncodedRows.concatenated([b.transform.apply_all(t) for t in tables]))
+        for b in (trained.bundle, champion)
+    )
+    r2, r2_champion, columns = shared_r2(
+        dict(zip(trained.bundle.input_columns, mine.r2.tolist(), strict=True)),
+        dict(zip(champion.input_columns, theirs.r2.tolist(), strict=True)),
+    )
+    label = _label(prepared, *tables)
+    probe = probed(label, mine.features, theirs.features) if label else None
+    rows = sum(t.num_rows for t in tables)
+    today = len(trained.held_out)
+    on_anchors = measure(trained.bundle, trained.bundle.transform.apply_all(kept.anchors)).features
+    r = np.minimum(
+        contracts.same_place(theirs.features[-today:], mine.features[-today:]),
+        contracts.same_place(kept.reference, on_anchors),
+    )
+    before = Contract.from_tags(registry.tags_of(version))
+    origins = before.origins if before else (version.number,) * champion.model.latent_dim
+    return _Champion(
+        version,
+        champion.digest,
+        kept,
+        origins,
+        Comparison(version.number, rows, columns, r2, r2_champion, probe),
+        tuple(r.tolist()),
+    )
+
+
+def _still_held_out(rows: pa.Table, prepared: Prepared) -> pa.Table:
+    """Of the champion's held-out rows those that this run would hold out too; none where that cannot be said."""
+    columns = [c.name for c in prepared.split.columns]
+    if prepared.held_out_is_training or any(c not in rows.column_names for c in columns):
+        return rows.slice(0, 0)
+    held = [prepared.split.held_out(batch) for batch in rows.combine_chunks().to_batches()]
+    return rows.filter(pa.array(np.concatenate(held))) if held else rows
+
+
+def _kept(trained: _Trained, champion: _Champion | None) -> Kept:
+    """Anchors stay those of the first version as long as one of its columns goes on; a column that means something
+    else gets a new reference."""
+    held_out = Kept.sampled(trained.prepared.held_out)
+    anchors = trained.prepared.anchors if champion is None or not _going_on(champion) else champion.kept.anchors
+    reference = measure(trained.bundle, trained.bundle.transform.apply_all(anchors)).features
+    if champion is not None:
+        for i in _going_on(champion):
+            reference[:, i] = champion.kept.reference[:, i]
+    return Kept(anchors, reference, held_out)
+
+
+def _going_on(champion: _Champion) -> list[int]:
+    return [i for i, r in enumerate(champion.r) if r >= contracts.WARNED]
+
+
+def _judged(
+    job: Job, registry: Registry, folder: Path, trained: _Trained, champion: _Champion | None, version: Version
+) -> tuple[Verdict, Contract]:
+    """The gate's verdict, and what became of the champion's columns."""
+    tags, k = registry.tags_of(version), trained.bundle.model.latent_dim
+    known = Contract.from_tags(tags) or contracts.first(version.number, k)
+    if rolled_back := tags.get(ROLLED_BACK_TAG):
+        reason = f"version {version.number} was rolled back by hand ({rolled_back}): promote it by hand"
+        return refused(reason), known
+    rows = 0 if trained.prepared.held_out_is_training else trained.evaluation.rows
+    found = replace(trained.evaluation, rows=rows)
+    if champion is None:
+        return decide(job.gate, found), known
+    lineage = Lineage.load(folder / "lineage.json")
+    cold = lineage.cold if lineage else "there was no champion yet"
+    contract = contracts.compared(
+        version.number, k, champion.r, champion.version.number, champion.digest, champion.origins, cold
+    )
+    return decide(job.gate, found, champion.comparison, contract), contract
+
+
+def _tags(trained: _Trained) -> dict[str, str]:
+    tags = {f"aemodel.{k}": str(v) for k, v in vars(trained.bundle.provenance).items()}
+    found = trained.evaluation
+    return tags | {
+        "aemodel.bundle": trained.bundle.digest,
+        "aemodel.r2": f"{found.r2:.6f}",
+        "aemodel.r2_pca": f"{found.r2_pca:.6f}",
+    }
+
+
+def _verdict_tags(verdict: Verdict) -> dict[str, str]:
+    """The verdict, and each rule by its name with the figures."""
+    tags = {"aemodel.gate": "passed" if verdict.passed else "; ".join(verdict.reasons)[:4_000]}
+    for rule in verdict.rules:
+        name = rule.name.replace(" ", "_").replace("²", "2")
+        tags[f"aemodel.gate.{name}"] = f"{'passed' if rule.passed else 'failed'}: {rule.figures}"[:4_000]
+    return tags
+
+
+def _figures(found: Evaluation) -> dict[str, float]:
+    figures = {"r2": found.r2, "r2_pca": found.r2_pca, "effective_rank": found.latents.effective_rank}
+    if found.probe is not None:
+        figures |= {"probe": found.probe.score, "probe_pca": found.probe.compared}
+    return figures
