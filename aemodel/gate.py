@@ -100,7 +100,7 @@ def _against_pca(job: GateJob, found: Evaluation, contract: Contract | None) -> 
 def _against_champion(champion: Comparison) -> Iterator[Rule]:
     if champion.columns:
         text = (
-            f"R² {champion.r2:.4f} against {champion.r2_champion:.4f} of version {champion.version} "
+            f"R² {champion.r2:.4f} is {champion.r2 - champion.r2_champion:+.4f} from version {champion.version}'s "
             f"on the same {champion.rows:,} held-out rows ({champion.columns} shared columns)"
         )
         yield Rule("R² against the champion", champion.r2 >= champion.r2_champion - SEED_NOISE, text)

@@ -67,7 +67,7 @@ def test_below_the_champion_on_the_same_rows_is_refused_but_not_for_the_noise_of
     assert decide(GateJob(), FOUND, replace(CHAMPION, r2=0.797)).passed
     verdict = decide(GateJob(), FOUND, replace(CHAMPION, r2=0.79))
     assert not verdict.passed
-    assert "R² 0.7900 against 0.8000 of version 3 on the same 700 held-out rows" in verdict.reasons[0]
+    assert "R² 0.7900 is -0.0100 from version 3's on the same 700 held-out rows" in verdict.reasons[0]
 
 
 def test_without_shared_columns_there_is_nothing_to_compare() -> None:
