@@ -74,13 +74,14 @@ class DatasetJob(Section):
 
 
 class ModelJob(Section):
-    preset: Literal["residual", "plain", "vanilla"] = "residual"
+    preset: Literal["residual", "plain", "variational", "contractive", "sparse", "vanilla"] = "residual"
     latent_dim: Annotated[int, Field(ge=1, le=4096)] | Auto = 16
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = (256, 256)
     scaling: Literal["quantile", "standard", "minmax"] | None = None
     noise: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     l2: Annotated[float, Field(ge=0)] = 0.0
+    nested: bool = False
 
     @model_validator(mode="after")
     def _vanilla_is_what_the_text_says(self) -> ModelJob:
@@ -89,6 +90,8 @@ class ModelJob(Section):
                 raise ValueError("preset vanilla ends in a sigmoid, so its scaling is minmax")
             if self.noise or self.dropout:
                 raise ValueError("preset vanilla has neither noise nor dropout")
+        if self.nested and self.preset in ("vanilla", "sparse"):
+            raise ValueError(f"preset {self.preset} has no order of its latents to nest")
         return self
 
     @property
@@ -113,6 +116,7 @@ class TrainingJob(Section):
     precision: Literal["auto", "32", "bf16"] = "auto"
     patience: Annotated[int, Field(ge=1)] = 5
     start: Literal["auto", "cold"] = "auto"
+    trim: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 

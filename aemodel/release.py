@@ -25,6 +25,9 @@ from aemodel.model import Autoencoder, Plain, Residual
 from aemodel.schema import TableSchema
 from aemodel.transform import Transform, layout_of
 
+#: Presets whose network can be grown by inputs and latents without changing what it computes.
+CAN_GO_ON = ("residual", "plain", "contractive")
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -57,8 +60,10 @@ def framed(latents: np.ndarray, parent: Bundle | None, on_anchors: np.ndarray | 
 
 def obstacle(parent: Bundle, job: ModelJob, schema: TableSchema) -> str | None:
     """Why a job on this table cannot go on from `parent`; None where it can."""
-    if job.preset == "vanilla" or job.preset != parent.job.preset:
+    if job.preset != parent.job.preset:
         return f"the preset is {job.preset}, the champion's {parent.job.preset}"
+    if job.preset not in CAN_GO_ON:
+        return f"preset {job.preset} always starts anew"
     if (job.hidden, job.effective_scaling) != (parent.job.hidden, parent.job.effective_scaling):
         return "hidden or scaling are not the champion's"
     if job.latent_dim != "auto" and job.latent_dim < parent.model.latent_dim:

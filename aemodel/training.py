@@ -32,7 +32,8 @@ TARGET_STEPS = 1_500
 MAX_AUTO_EPOCHS = 200
 WARM_UP_STEPS = 100
 STEPS_PER_CHECK = 100
-LEARNING_RATE = {"residual": 5e-4, "plain": 1e-3, "vanilla": 1e-3}
+#: By preset; the others take 1e-3.
+LEARNING_RATE = {"residual": 5e-4}
 CHECKPOINT_INTERVAL = timedelta(seconds=30)
 WEIGHT_DECAY = 0.05
 #: Weight of the teacher's latents in the loss, and the share of each batch that they are compared on.
@@ -54,6 +55,11 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.max_epochs
+
+    @property
+    def warm_up(self) -> int:
+        """Steps until the learning rate is reached."""
+        return min(WARM_UP_STEPS, self.total_steps // 10)
 
     @property
     def check_epochs(self) -> int:
@@ -116,7 +122,7 @@ class Learner(pl.LightningModule):
         layout: Layout,
         job: ModelJob,
         schedule: Schedule,
-        seed: int = 0,
+        training: TrainingJob,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
@@ -127,7 +133,8 @@ class Learner(pl.LightningModule):
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
         self.average.requires_grad_(False)
         self.noise = SwapNoise(layout, job.effective_noise)
-        self.preset, self.schedule, self.seed = job.preset, schedule, seed
+        self.preset, self.nested, self.schedule = job.preset, job.nested, schedule
+        self.seed, self.trim = training.seed, training.trim
         self._held_out: list[Tensor] = []
 
     @property
@@ -137,7 +144,9 @@ class Learner(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
         torch.manual_seed((self.seed * 65_537 + self.global_rank + 1) * 2**26 + self.global_step)
-        loss = self.model.loss(batch, self.noise(batch) if self.noise.noise else batch).total
+        noisy = self.noise(batch) if self.noise.noise else batch
+        trim = self.trim if self.global_step >= self.schedule.warm_up else 0.0
+        loss = self.model.loss(batch, noisy, self.nested, trim).total
         return loss if self.teacher is None else loss + ANCHOR_WEIGHT * self._moved(self.teacher, batch)
 
     def _moved(self, teacher: Teacher, batch: Batch) -> Tensor:
@@ -181,11 +190,11 @@ class Learner(pl.LightningModule):
         self.log("held_out_loss", share.sum() / varies.sum().clamp(min=1), sync_dist=False)
 
     def configure_optimizers(self) -> Any:
-        rate = LEARNING_RATE[self.preset]
+        rate = LEARNING_RATE.get(self.preset, 1e-3)
         if self.preset != "residual":
             return torch.optim.Adam(self.model.parameters(), lr=rate)
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-        total, warm_up = self.schedule.total_steps, min(WARM_UP_STEPS, self.schedule.total_steps // 10)
+        total, warm_up = self.schedule.total_steps, self.schedule.warm_up
 
         def factor(step: int) -> float:
             return min(1.0, (step + 1) / (warm_up + 1)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))

@@ -60,7 +60,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     batch_size = -(-training.global_batch_size(job.training, prepared.num_training) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
-    learner = training.Learner(model, layout, job.model, schedule, job.training.seed, teacher)
+    learner = training.Learner(model, layout, job.model, schedule, job.training, teacher)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
     result = training.fit(
         learner,

@@ -94,7 +94,7 @@ def trained(job: Job, prepared: Prepared, uri: str, folder: Path) -> Autoencoder
     plan = plan_for(prepared.groups, 1, size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
     model = build(job.model, layout, prepared.pca)
-    learner = training.Learner(model, layout, job.model, schedule, job.training.seed)
+    learner = training.Learner(model, layout, job.model, schedule, job.training)
     read = EncodedRowGroups(open_snapshot(uri), prepared.split, prepared.transform)
     held_out = HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1)
     training.fit(learner, TrainingLoader(plan, 0, read), held_out, job.training, folder, 1)

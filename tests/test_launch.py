@@ -99,7 +99,7 @@ WAITS = (
 
 
 def _pids(run: Path, count: int) -> list[int]:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         found = [int(p.read_text()) for p in run.glob("pid-*") if p.read_text()]
         if len(found) == count:

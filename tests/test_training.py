@@ -55,7 +55,7 @@ def _fit(
     plan = plan_for(prepared.groups, 1, 32, 0)
     training = TrainingJob(max_epochs=epochs, batch_size=32)
     model = build(job.model, prepared.transform.layout, prepared.pca)
-    learner = Learner(model, prepared.transform.layout, job.model, schedule_for(training, 32, plan.steps))
+    learner = Learner(model, prepared.transform.layout, job.model, schedule_for(training, 32, plan.steps), training)
     if spoil:
         with torch.no_grad():
             next(model.parameters()).fill_(float("inf"))

@@ -1,0 +1,253 @@
+"""The networks, one a preset.
+
+- `residual`: z = Wᵀ(x−μ) + g(x), x̂ = μ + Wz + h(z). W holds the principal axes and stays; the last layers of g
+  and h start at zero, so training starts exactly at PCA and can only add to it.
+- `plain`: an encoder and a decoder of relu layers around a linear latent.
+- `variational`, `contractive`: `plain` with a latent that is drawn at random, or that may not change fast.
+- `sparse`: relu latents of which only the strongest of a row are kept, and a linear decoder.
+- `vanilla`: the founding text's: z = relu(W₁x + b₁), x̂ = sigmoid(W₂z + b₂), mean of ½‖x−x̂‖² + λ/2‖W‖².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aemodel.config import ModelJob
+from aemodel.layout import Layout
+from aemodel.model.autoencoder import Autoencoder, Code
+from aemodel.model.batch import Batch
+
+#: Residual: what g may not do for nothing is move a latent far from its linear part. Measured on the nine benchmark
+#: tables: without, a linear probe lost up to .03 against PCA, and columns moved more between retrains.
+DEPARTURE = 0.2
+#: Variational: weight of the divergence, in units of a column's share of the loss.
+DIVERGENCE = 0.02
+#: Contractive: weight of the squared slope of the latents.
+CONTRACTION = 0.01
+#: Sparse: the share of latents that a row keeps, the batches after which an unused latent is dead, and the weight of
+#: the loss that revives it.
+ACTIVE_SHARE = 0.25
+DEAD_AFTER = 50
+REVIVAL = 1 / 32
+
+
+class Residual(Autoencoder):
+    axes: Tensor
+    mean: Tensor
+
+    def __init__(
+        self, layout: Layout, latent_dim: int, hidden: Sequence[int], dropout: float, axes: Tensor, mean: Tensor
+    ) -> None:
+        """`axes` (width, latent_dim) are the principal axes, `mean` (width,) the mean of the training rows."""
+        super().__init__(layout, latent_dim)
+        self.register_buffer("axes", axes.clone())
+        self.register_buffer("mean", mean.clone())
+        sizes = [min(50, round(1.6 * b.num_levels**0.56)) for b in layout.categorical]
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(b.num_levels, size) for b, size in zip(layout.categorical, sizes, strict=True)
+        )
+        for weight in self.embeddings.parameters():
+            nn.init.normal_(weight, std=0.5)
+        features = layout.num_values + len(layout.flags) + sum(sizes)
+        self.g = _perceptron(features, hidden, latent_dim, dropout)
+        self.h = _perceptron(latent_dim, hidden, layout.width, dropout)
+
+    def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
+        return self._straight(x) + self.g(self._inputs(batch)).float()
+
+    def code(self, x: Tensor, batch: Batch) -> Code:
+        straight, added = self._straight(x), self.g(self._inputs(batch)).float()
+        departure = added.square().mean(dim=0) / straight.detach().var(dim=0, correction=0).clamp(min=1e-6)
+        return Code(straight + added, DEPARTURE * departure.mean())
+
+    def hidden_layers(self, batch: Batch) -> Tensor:
+        return _activations(self.g, self._inputs(batch), nn.SiLU)
+
+    def _straight(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # the axes stay exact whatever the precision
+            return (x - self.mean) @ self.axes
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        """What g sees: numbers, missing flags, learned embeddings of the levels."""
+        values, flags = self.linear.raw(batch)
+        codes = batch.codes.long()
+        learned = [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]
+        return torch.cat([values, flags, *learned], dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        added = self.h(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.mean + z.float() @ self.axes.T + added.float()
+
+
+class Plain(Autoencoder):
+    def __init__(self, layout: Layout, latent_dim: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__(layout, latent_dim)
+        self.encoder = _relu_layers(layout.width, hidden, latent_dim, dropout)
+        self.decoder = _relu_layers(latent_dim, tuple(reversed(hidden)), layout.width, dropout)
+
+    def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
+        return cast(Tensor, self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return cast(Tensor, self.decoder(z))
+
+    def hidden_layers(self, batch: Batch) -> Tensor:
+        return _activations(self.encoder, self.linear(batch)[0], nn.ReLU)
+
+
+class Variational(Plain):
+    """Auto-encoding variational Bayes (Kingma and Welling, 2014); the feature columns are the means."""
+
+    def __init__(self, layout: Layout, latent_dim: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__(layout, latent_dim, hidden, dropout)
+        self.log_variance = nn.Linear(layout.width, latent_dim)
+        nn.init.zeros_(self.log_variance.weight)
+        nn.init.constant_(self.log_variance.bias, -4.0)
+
+    def code(self, x: Tensor, batch: Batch) -> Code:
+        mean, log_variance = self.encoder(x).float(), self.log_variance(x).float().clamp(-10, 10)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        return Code(z, DIVERGENCE / self.num_columns * divergence)
+
+
+class Contractive(Plain):
+    """Contractive auto-encoders (Rifai et al., 2011); the norm of the Jacobian is estimated along one direction a
+    row, drawn at random (Hutchinson, 1990)."""
+
+    def code(self, x: Tensor, batch: Batch) -> Code:
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            z = self.encoder(x).float()
+            direction = torch.randn_like(z)
+            (slope,) = torch.autograd.grad((z * direction).sum(), x, create_graph=torch.is_grad_enabled())
+        return Code(z, CONTRACTION / self.latent_dim * slope.square().sum(dim=1).mean())
+
+
+class Sparse(Autoencoder):
+    """Top-k autoencoder with an auxiliary loss for dead latents (Gao et al., "Scaling and evaluating sparse
+    autoencoders", 2024), behind hidden layers."""
+
+    idle: Tensor
+
+    def __init__(self, layout: Layout, latent_dim: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__(layout, latent_dim)
+        self.active = max(1, round(ACTIVE_SHARE * latent_dim))
+        self.encoder = _relu_layers(layout.width, hidden, latent_dim, dropout)
+        self.decoder = nn.Linear(latent_dim, layout.width)
+        self.register_buffer("idle", torch.zeros(latent_dim), persistent=False)
+
+    def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
+        return _strongest(F.relu(self.encoder(x)), self.active)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return cast(Tensor, self.decoder(z))
+
+    def code(self, x: Tensor, batch: Batch) -> Code:
+        before = self.encoder(x)
+        z = _strongest(F.relu(before), self.active)
+        self.idle = torch.where((z > 0).any(dim=0), 0, self.idle + 1)
+        dead = self.idle > DEAD_AFTER
+        if not dead.any():
+            return Code(z, z.new_zeros(()))
+        # Dead latents learn to explain what the living leave over.
+        missed = (x - self.decode(z)).detach().float()
+        revived = _strongest(F.softplus(before) * dead, self.active)
+        explained = F.linear(revived, self.decoder.weight).float()
+        return Code(z, REVIVAL * (missed - explained).square().mean() / missed.square().mean().clamp(min=1e-6))
+
+    def hidden_layers(self, batch: Batch) -> Tensor:
+        return _activations(self.encoder, self.linear(batch)[0], nn.ReLU)
+
+
+class Vanilla(Autoencoder):
+    def __init__(self, layout: Layout, latent_dim: int, l2: float) -> None:
+        super().__init__(layout, latent_dim)
+        self.l2 = l2
+        self.encoder = nn.Linear(layout.width, latent_dim)
+        self.decoder = nn.Linear(latent_dim, layout.width)
+
+    def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
+        return F.relu(self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.decoder(z))
+
+    def objective(self, by_column: Tensor) -> Tensor:
+        weights = self.encoder.weight.square().sum() + self.decoder.weight.square().sum()
+        return by_column.sum() / 2 + self.l2 / 2 * weights
+
+
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """`mean` (width,) and `axes` (width, up to latent_dim) of the encoded training rows, by falling variance."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+    variance: np.ndarray
+
+
+#: How the presets that need nothing but the layout are made.
+_PERCEPTRONS: dict[str, type[Plain] | type[Sparse]] = {
+    "plain": Plain,
+    "variational": Variational,
+    "contractive": Contractive,
+    "sparse": Sparse,
+}
+
+
+def build(job: ModelJob, layout: Layout, pca: PrincipalAxes) -> Autoencoder:
+    """A freshly initialised network; its width is that of `pca.axes`, which may be narrower than the job's."""
+    latent_dim = pca.axes.shape[1]
+    if job.preset == "vanilla":
+        return Vanilla(layout, latent_dim, job.l2)
+    if job.preset != "residual":
+        return _PERCEPTRONS[job.preset](layout, latent_dim, job.hidden, job.dropout)
+    axes, mean = torch.tensor(pca.axes, dtype=torch.float32), torch.tensor(pca.mean, dtype=torch.float32)
+    return Residual(layout, latent_dim, job.hidden, job.dropout, axes, mean)
+
+
+def _perceptron(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
+    """SiLU layers with layer norm; the last layer starts at zero."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(inputs, size), nn.LayerNorm(size), nn.SiLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        inputs = size
+    last = nn.Linear(inputs, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+def _relu_layers(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(inputs, size), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        inputs = size
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def _activations(layers: nn.Sequential, inputs: Tensor, activation: type[nn.Module]) -> Tensor:
+    """What the hidden layers give, side by side: (rows, sum of their sizes)."""
+    found = []
+    for layer in layers:
+        inputs = layer(inputs)
+        if isinstance(layer, activation):
+            found.append(inputs)
+    return torch.cat(found, dim=1) if found else inputs.new_empty(len(inputs), 0)
+
+
+def _strongest(z: Tensor, count: int) -> Tensor:
+    """Each row's `count` largest latents, the others zero."""
+    values, places = z.topk(count, dim=1)
+    return torch.zeros_like(z).scatter_(1, places, values)

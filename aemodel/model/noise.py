@@ -1,0 +1,38 @@
+"""What is done to rows on their way in, so that a network learns more than to copy them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aemodel.layout import Layout
+from aemodel.model.batch import Batch
+
+
+class SwapNoise(nn.Module):
+    """Each cell, with probability p, takes the value that another row of the batch has there.
+
+    p ~ U(0, 2·noise) a row. A one-hot group or the parts of a time are one cell. (Jahrer's denoising autoencoder
+    for tables, Porto Seguro 2017, with the level drawn by row.) The loss weighs replaced and other cells alike:
+    emphasis on the replaced ones (.75 / .25) cost .05 of held-out R² on adult and gained .001 of probe AUROC.
+    """
+
+    cell_of_value: Tensor
+
+    def __init__(self, layout: Layout, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+        of_value = layout.cell_of_value()
+        self.num_cells = int(of_value.max(initial=-1)) + 1 + layout.num_codes
+        self.register_buffer("cell_of_value", torch.tensor(of_value), persistent=False)
+
+    def forward(self, batch: Batch) -> Batch:
+        rows, device = len(batch.values), batch.values.device
+        level = torch.rand(rows, 1, device=device) * (2 * self.noise)
+        swapped = torch.rand(rows, self.num_cells, device=device) < level
+        shift = torch.randint(rows, (self.num_cells,), device=device)
+        donor = (torch.arange(rows, device=device)[:, None] + shift) % rows
+        of_value, first_code = self.cell_of_value, self.num_cells - batch.codes.shape[1]
+        values = torch.where(swapped[:, of_value], batch.values.gather(0, donor[:, of_value]), batch.values)
+        codes = torch.where(swapped[:, first_code:], batch.codes.gather(0, donor[:, first_code:]), batch.codes)
+        return Batch(values, codes)
