@@ -1,66 +1,131 @@
-"""How strange a row is, where that stands among held-out rows, and which columns make it so. Pure arithmetic.
+"""How strange a row is, where that stands among held-out rows, and which columns make it so.
 
-The score is Σ_c min((r_c/σ_c)², cap) + the Mahalanobis distance of the latents: r_c is the row's reconstruction
-error in source column c, σ_c its root mean square over held-out rows. So a column that is never reconstructed
-well does not drown the others, one wild cell does not decide alone, and a row that is reconstructed well but lies
-where no row lies is still found. The per-column terms, uncapped, are the reasons.
+Three things make a row strange, and the score is their sum:
+
+- it lies far from the training rows (`aemodel.neighbours`), in units of what is usual;
+- its columns do not fit together: Σ_c min((r_c/σ_c)², cap), r_c the reconstruction error in source column c and σ_c
+  its root mean square over held-out rows, so that a column that is never reconstructed well does not drown the
+  others, and one wild cell does not decide alone;
+- its latents lie where no row's do: their Mahalanobis distance.
+
+The second and third count from where they exceed all but the strangest hundredth of the held-out rows: below that
+they are noise. The reasons are the columns in which the row deviates most, from its reconstruction and from the
+nearest training row, each in units of what is usual in that column.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from aemodel.neighbours import Neighbours, kth_distance
+
 CAP = 25.0
 NUM_QUANTILES = 1_001
+#: Where errors and Mahalanobis distances begin to count, and how much one of twice that size then does.
+ORDINARY = 0.99
+WEIGHT = 0.5
+#: Training rows that the k-nearest distance is measured against.
+KNN_ROWS = 4_096
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is measured of rows: squared `errors` (rows, columns), `features` (rows, k), the distance `far` (rows,) from
+    the training rows and the squared `offsets` (rows, columns) from the nearest one."""
+
+    errors: np.ndarray
+    features: np.ndarray
+    far: np.ndarray
+    offsets: np.ndarray
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From held-out rows: `column_error` (columns,), `latent_mean` (k,), `whitening` (k, k), `quantiles` rising."""
+    """From held-out rows: `column_error` and `column_offset` (columns,), `latent_mean` (k,), `whitening` (k, k),
+    `ordinary` (2,): the largest folded error and Mahalanobis distance that do not count, `quantiles` rising;
+    `references` (rows, k): whitened features of training rows."""
 
     column_error: np.ndarray
+    column_offset: np.ndarray
     latent_mean: np.ndarray
     whitening: np.ndarray
+    ordinary: np.ndarray
     quantiles: np.ndarray
+    references: np.ndarray
 
-    def relative(self, errors: np.ndarray) -> np.ndarray:
-        """Squared errors (rows, columns) in units of each column's usual squared error."""
-        return np.asarray(errors / self.column_error)
+    def score(self, rows: Evidence) -> np.ndarray:
+        """float32 (rows,); never infinite."""
+        beyond = np.maximum(self._terms(rows) / self.ordinary - 1, 0)
+        return np.asarray(rows.far + WEIGHT * beyond.sum(axis=1), np.float32)
 
-    def score(self, errors: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """float32 (rows,) from squared errors (rows, columns) and latents (rows, k); never infinite."""
-        folded = np.minimum(self.relative(errors), CAP).sum(axis=1)
-        distance = np.linalg.norm((latents - self.latent_mean) @ self.whitening, axis=1)
-        return np.asarray(folded + distance, np.float32)
+    def _terms(self, rows: Evidence) -> np.ndarray:
+        """(rows, 2): the folded error and the Mahalanobis distance of the latents."""
+        folded = np.minimum(rows.errors / self.column_error, CAP).sum(axis=1)
+        return np.stack([folded, np.linalg.norm(self.whitened(rows.features), axis=1)], axis=1)
+
+    def whitened(self, features: np.ndarray) -> np.ndarray:
+        """Features (rows, k) uncorrelated and of variance one among held-out rows."""
+        return np.asarray((features - self.latent_mean) @ self.whitening)
+
+    def knn(self, features: np.ndarray) -> np.ndarray:
+        """float32 (rows,): the distance of whitened features (rows, k) to the fifth nearest training row."""
+        return kth_distance(self.whitened(features), self.references)
 
     def rank(self, score: np.ndarray) -> np.ndarray:
         """float32 (rows,) in [0, 1]: the share of held-out rows that are less strange."""
         levels = np.linspace(0, 1, len(self.quantiles))
         return np.interp(score, self.quantiles, levels).astype(np.float32)
 
-    def reasons(self, errors: np.ndarray, count: int) -> np.ndarray:
+    def deviations(self, rows: Evidence) -> np.ndarray:
+        """(rows, columns): how much each column makes a row strange."""
+        return np.asarray(rows.errors / self.column_error + rows.offsets / self.column_offset)
+
+    def reasons(self, rows: Evidence, count: int) -> np.ndarray:
         """int64 (rows, count): indices of the columns that deviate most, the strangest first; -1 where none is left."""
-        relative = self.relative(errors)
-        count_known = min(count, relative.shape[1])
-        top = np.argpartition(-relative, count_known - 1, axis=1)[:, :count_known]
-        order = np.argsort(-np.take_along_axis(relative, top, axis=1), axis=1, kind="stable")
+        deviations = self.deviations(rows)
+        count_known = min(count, deviations.shape[1])
+        top = np.argpartition(-deviations, count_known - 1, axis=1)[:, :count_known]
+        order = np.argsort(-np.take_along_axis(deviations, top, axis=1), axis=1, kind="stable")
         found = np.take_along_axis(top, order, axis=1)
-        found = np.where(np.take_along_axis(relative, found, axis=1) > 0, found, -1)
+        found = np.where(np.take_along_axis(deviations, found, axis=1) > 0, found, -1)
         return np.pad(found, ((0, 0), (0, count - count_known)), constant_values=-1)
 
 
-def calibrate(errors: np.ndarray, latents: np.ndarray) -> Calibration:
-    """From held-out rows: squared errors (rows, columns), latents (rows, k)."""
-    errors, latents = errors.astype(np.float64), latents.astype(np.float64)
-    usual = errors.mean(axis=0)
-    floor = 1e-6 + 1e-3 * usual.mean()  # a column that is always right must not make noise a reason
-    mean = latents.mean(axis=0)
-    covariance = np.cov(latents.T).reshape(latents.shape[1], -1) if len(latents) > 1 else np.eye(latents.shape[1])
+def calibrate(rows: Evidence, training: np.ndarray) -> Calibration:
+    """From held-out rows, and features (rows, k) of training rows."""
+    features = rows.features.astype(np.float64)
+    mean = features.mean(axis=0)
+    covariance = np.cov(features.T).reshape(features.shape[1], -1) if len(features) > 1 else np.eye(features.shape[1])
     variance, axes = np.linalg.eigh(covariance)
     variance = np.maximum(variance, 1e-6 * max(float(variance.max()), 1e-12))
-    whitening = axes / np.sqrt(variance)
-    unranked = Calibration(np.maximum(usual, floor), mean, whitening, np.zeros(1))
-    quantiles = np.quantile(unranked.score(errors, latents), np.linspace(0, 1, NUM_QUANTILES))
-    return Calibration(unranked.column_error, mean, whitening, quantiles)
+    unranked = Calibration(
+        _usual(rows.errors), _usual(rows.offsets), mean, axes / np.sqrt(variance), np.ones(2), np.zeros(1), training
+    )
+    references = unranked.whitened(training[:KNN_ROWS]).astype(np.float32)
+    ordinary = np.maximum(np.quantile(unranked._terms(rows), ORDINARY, axis=0), 1e-12)
+    unranked = replace(unranked, ordinary=ordinary, references=references)
+    return replace(unranked, quantiles=np.quantile(unranked.score(rows), np.linspace(0, 1, NUM_QUANTILES)))
+
+
+def _usual(squared: np.ndarray) -> np.ndarray:
+    """The mean by column; a column that is always right must not make noise a reason."""
+    usual = squared.mean(axis=0, dtype=np.float64)
+    return np.asarray(np.maximum(usual, 1e-6 + 1e-3 * usual.mean()))
+
+
+def evidence(
+    errors: np.ndarray,
+    features: np.ndarray,
+    neighbours: Neighbours,
+    numbers: np.ndarray,
+    others: np.ndarray,
+    column_of: np.ndarray,
+) -> Evidence:
+    """Put together what a network measures of rows with their neighbours; `column_of` (dimensions,) is the source
+    column of a dimension of the linear space, `numbers` and `others` as in `Neighbours.distances`."""
+    distances = neighbours.distances(numbers, others)
+    fold = np.zeros((len(column_of), errors.shape[1]), np.float32)
+    fold[np.arange(len(column_of)), column_of] = 1
+    return Evidence(errors.astype(np.float64), features, distances.total, distances.offset @ fold)

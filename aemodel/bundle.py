@@ -8,20 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from aemodel.anomaly import Calibration
+from aemodel import neighbours
+from aemodel.anomaly import Calibration, Evidence, calibrate, evidence
 from aemodel.config import ModelJob
 from aemodel.errors import BundleError, BundleFormatError, shown
 from aemodel.files import digest, read_json, whole_folder, write_json
-from aemodel.model import Autoencoder, PrincipalAxes, build
+from aemodel.layout import EncodedRows
+from aemodel.model import Autoencoder, Batch, PrincipalAxes, build
+from aemodel.neighbours import Neighbours
 from aemodel.transform import Transform
 
 FORMAT_VERSION = 2
-FILES = ("weights.safetensors", "calibration.safetensors", "transform.json")
+FILES = ("weights.safetensors", "calibration.safetensors", "neighbours.safetensors", "transform.json")
+WEIGHTS, CALIBRATION, NEIGHBOURS, TRANSFORM = FILES
 MANIFEST = "bundle.json"
 
 
@@ -42,6 +48,7 @@ class Bundle:
     job: ModelJob
     transform: Transform
     calibration: Calibration
+    neighbours: Neighbours
     provenance: Provenance
     digest: str = ""
 
@@ -49,14 +56,53 @@ class Bundle:
     def input_columns(self) -> tuple[str, ...]:
         return self.transform.layout.columns
 
+    def evidence(self, rows: EncodedRows) -> tuple[Evidence, Tensor]:
+        """What makes encoded rows strange, and their latents (rows, k), which the decoder makes its expectation of."""
+        return evidence_of(self.model, self.transform, self.neighbours, rows)
+
+
+def calibrated(
+    model: Autoencoder,
+    job: ModelJob,
+    transform: Transform,
+    held_out: EncodedRows,
+    anchors: EncodedRows,
+    provenance: Provenance,
+) -> Bundle:
+    """A trained network with what else scoring needs: `anchors` are training rows, distances to which are measured;
+    what is usual is taken from the held-out rows."""
+    near = neighbours.fit(*_parts(model, transform, anchors), _parts(model, transform, held_out))
+    training, _ = evidence_of(model, transform, near, anchors)
+    measured, _ = evidence_of(model, transform, near, held_out)
+    return Bundle(model, job, transform, calibrate(measured, training.features), near, provenance)
+
+
+@torch.inference_mode()
+def _parts(model: Autoencoder, transform: Transform, rows: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as distances are measured in: numbers without their curve, and the rest of the linear space."""
+    x, _ = model.linear(Batch.of(rows))
+    return transform.numbers(rows), x[:, rows.values.shape[1] :].numpy()
+
+
+@torch.inference_mode()
+def evidence_of(
+    model: Autoencoder, transform: Transform, near: Neighbours, rows: EncodedRows
+) -> tuple[Evidence, Tensor]:
+    """`Bundle.evidence`, before there is a bundle."""
+    by_column, z, x = model.squared_errors(Batch.of(rows))
+    features, column_of = model.features(z).numpy(), model.column_of.numpy()
+    numbers, others = transform.numbers(rows), x[:, rows.values.shape[1] :].numpy()
+    return evidence(by_column.numpy(), features, near, numbers, others, column_of), z
+
 
 def save(bundle: Bundle, folder: Path) -> None:
     """Write the bundle to `folder`, whole or not at all."""
     with whole_folder(folder) as partial:
-        save_file({k: v.contiguous() for k, v in bundle.model.state_dict().items()}, partial / FILES[0])
+        save_file({k: v.contiguous() for k, v in bundle.model.state_dict().items()}, partial / WEIGHTS)
         arrays = {k: np.ascontiguousarray(np.asarray(v, np.float64)) for k, v in vars(bundle.calibration).items()}
-        save_arrays(arrays, partial / FILES[1])
-        write_json(partial / FILES[2], bundle.transform.to_json())
+        save_arrays(arrays, partial / CALIBRATION)
+        save_arrays(bundle.neighbours.to_arrays(), partial / NEIGHBOURS)
+        write_json(partial / TRANSFORM, bundle.transform.to_json())
         manifest = {
             "format_version": FORMAT_VERSION,
             "model": bundle.job.model_dump(mode="json"),
@@ -87,15 +133,22 @@ def load(folder: Path) -> Bundle:
 
 
 def _loaded(folder: Path, manifest: dict[str, Any]) -> Bundle:
-    transform = Transform.from_json(read_json(folder / FILES[2]))
+    transform = Transform.from_json(read_json(folder / TRANSFORM))
     job = ModelJob.model_validate(manifest["model"])
     width, latent_dim = transform.layout.width, manifest["latent_dim"]
     empty = PrincipalAxes(np.zeros(width), np.zeros((width, latent_dim)), np.zeros(latent_dim))
     model = build(job, transform.layout, empty)
-    model.load_state_dict(load_file(folder / FILES[0]))
+    model.load_state_dict(load_file(folder / WEIGHTS))
     model.eval().requires_grad_(False)
-    calibration = Calibration(**load_arrays(folder / FILES[1]))
-    return Bundle(model, job, transform, calibration, Provenance(**manifest["provenance"]), digest(manifest["sha256"]))
+    return Bundle(
+        model,
+        job,
+        transform,
+        Calibration(**load_arrays(folder / CALIBRATION)),
+        Neighbours.from_arrays(load_arrays(folder / NEIGHBOURS)),
+        Provenance(**manifest["provenance"]),
+        digest(manifest["sha256"]),
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aemodel.config import ModelJob, OutputJob
+
 NUM_REASONS = 3
 
 
@@ -11,12 +13,21 @@ NUM_REASONS = 3
 class OutputColumns:
     prefix: str
     latent_dim: int
+    hidden: int = 0
+    knn: bool = False
+    in_training: bool = False
 
     @property
     def features(self) -> tuple[str, ...]:
         """`ae_00 …`; three digits from a hundred latents on."""
         digits = max(2, len(str(self.latent_dim - 1)))
         return tuple(f"{self.prefix}{i:0{digits}d}" for i in range(self.latent_dim))
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """`ae_wide_000 …`: what the encoder's hidden layers give."""
+        digits = max(3, len(str(self.hidden - 1)))
+        return tuple(f"{self.prefix}wide_{i:0{digits}d}" for i in range(self.hidden))
 
     @property
     def error(self) -> str:
@@ -27,8 +38,20 @@ class OutputColumns:
         return f"{self.prefix}error_rank"
 
     @property
+    def knn_error(self) -> str:
+        return f"{self.prefix}knn"
+
+    @property
+    def training_flag(self) -> str:
+        return f"{self.prefix}in_training"
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         return tuple(f"{self.prefix}reason_{i + 1}" for i in range(NUM_REASONS))
+
+    @property
+    def actual(self) -> tuple[str, ...]:
+        return tuple(f"{self.prefix}actual_{i + 1}" for i in range(NUM_REASONS))
 
     @property
     def expected(self) -> tuple[str, ...]:
@@ -41,13 +64,21 @@ class OutputColumns:
     @property
     def numbers(self) -> tuple[str, ...]:
         """Those that are float32 and finite in every row."""
-        return (*self.features, self.error, self.error_rank)
+        knn = (self.knn_error,) if self.knn else ()
+        return (*self.features, *self.wide, self.error, self.error_rank, *knn)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Those that are strings; all but the last may be null."""
-        return (*self.reasons, *self.expected, self.model_version)
+        return (*self.reasons, *self.actual, *self.expected, self.model_version)
 
     @property
     def all(self) -> tuple[str, ...]:
-        return (*self.numbers, *self.texts)
+        flag = (self.training_flag,) if self.in_training else ()
+        return (*self.numbers, *self.texts, *flag)
+
+
+def columns_of(output: OutputJob, model: ModelJob, latent_dim: int) -> OutputColumns:
+    """The columns that a model of `latent_dim` latents writes."""
+    hidden = sum(model.hidden) if output.wide and model.preset != "vanilla" else 0
+    return OutputColumns(output.prefix, latent_dim, hidden, output.knn, output.in_training)

@@ -136,6 +136,9 @@ class OutputJob(Section):
     format: Literal["parquet"] = "parquet"
     columns: Literal["keys", "all"] = "keys"
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "ae_"
+    wide: bool = False
+    knn: bool = False
+    in_training: bool = False
 
 
 class Job(Section):

@@ -14,6 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from aemodel import bundle
+from aemodel.config import OutputJob
 from aemodel.scoring import Scorer
 
 
@@ -23,7 +24,8 @@ class FeatureColumns(PythonModel):
     def load_context(self, context: Any) -> None:
         loaded = bundle.load(Path(context.artifacts["bundle"]))
         config = context.model_config or {}
-        self.scorer = Scorer(loaded, config.get("prefix", "ae_"), config.get("version", loaded.digest[:12]))
+        output = OutputJob.model_validate(config.get("output", {}))
+        self.scorer = Scorer(loaded, output, config.get("version", loaded.digest[:12]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         batches = pa.Table.from_pandas(model_input, preserve_index=False).combine_chunks().to_batches()

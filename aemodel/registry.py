@@ -22,8 +22,8 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock
 
 from aemodel.bundle import Bundle
-from aemodel.columns import OutputColumns
-from aemodel.config import RegistryJob
+from aemodel.columns import columns_of
+from aemodel.config import OutputJob, RegistryJob
 from aemodel.errors import RegistryError, TrackingServerError, redacted, shown, without_secrets
 from aemodel.transform import ColumnTransform
 
@@ -137,7 +137,7 @@ class Registry:
         self._try("log a file", lambda: self.client.log_artifact(run_id, str(path)))
 
     def register(
-        self, run_id: str, name: str, key: str, bundle: Bundle, folder: Path, prefix: str, tags: Mapping[str, str]
+        self, run_id: str, name: str, key: str, bundle: Bundle, folder: Path, output: OutputJob, tags: Mapping[str, str]
     ) -> Version:
         """Register what lies in `folder` as a version of `name`, once for a key however often it is called.
 
@@ -146,7 +146,7 @@ class Registry:
         known = self.version_of(name, key)
         if known:
             return known
-        uri, model_id = self._call("upload the model", lambda: self._upload(run_id, bundle, folder, prefix))
+        uri, model_id = self._call("upload the model", lambda: self._upload(run_id, bundle, folder, output))
         self._call("register the model", lambda: self._ensure_model(name))
         made = self._call(
             "register a version",
@@ -228,7 +228,7 @@ class Registry:
             self._call("restore the experiment", lambda: self.client.restore_experiment(found.experiment_id))
         return str(found.experiment_id)
 
-    def _upload(self, run_id: str, bundle: Bundle, folder: Path, prefix: str) -> tuple[str, str | None]:
+    def _upload(self, run_id: str, bundle: Bundle, folder: Path, output: OutputJob) -> tuple[str, str | None]:
         package = Path(__file__).parent
         with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*An input example was not provided")
@@ -237,9 +237,9 @@ class Registry:
                 python_model=str(package / "pyfunc_model.py"),
                 artifacts={part: str(folder / part) for part in ("bundle", "kept")},
                 code_paths=[str(package)],
-                signature=signature_of(bundle, prefix),
+                signature=signature_of(bundle, output),
                 pip_requirements=[f"{r}=={installed(r).partition('+')[0]}" for r in REQUIREMENTS],
-                model_config={"prefix": prefix},
+                model_config={"output": output.model_dump(mode="json")},
             )
         return str(info.model_uri), info.model_id
 
@@ -271,10 +271,10 @@ class Registry:
             log.warning("%s", error)
 
 
-def signature_of(bundle: Bundle, prefix: str) -> ModelSignature:
+def signature_of(bundle: Bundle, output: OutputJob) -> ModelSignature:
     """Inputs by name, all optional. Integers and booleans that may be missing are doubles, as pandas holds them."""
     inputs: list[Any] = [ColSpec(_input_type(c), c.column.name, required=False) for c in bundle.transform.columns]
-    columns = OutputColumns(prefix, bundle.model.latent_dim)
+    columns = columns_of(output, bundle.job, bundle.model.latent_dim)
     outputs: list[Any] = [ColSpec(DataType.float, n) for n in columns.numbers]
     outputs += [ColSpec(DataType.string, n, required=n == columns.model_version) for n in columns.texts]
     return ModelSignature(Schema(inputs), Schema(outputs))

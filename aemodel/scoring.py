@@ -13,7 +13,8 @@ import pyarrow as pa
 import torch
 
 from aemodel.bundle import Bundle
-from aemodel.columns import NUM_REASONS, OutputColumns
+from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
+from aemodel.config import OutputJob
 from aemodel.contract import Contract
 from aemodel.errors import SchemaError, nearest, shown
 from aemodel.model import Batch
@@ -45,9 +46,9 @@ class StrangeRow:
 class Scorer:
     """Scores batches with one version of a model. Output columns, in order, are `schema`."""
 
-    def __init__(self, bundle: Bundle, prefix: str, version: str, contract: Contract | None = None) -> None:
+    def __init__(self, bundle: Bundle, output: OutputJob, version: str, contract: Contract | None = None) -> None:
         self.bundle, self.version = bundle, version
-        self.columns = OutputColumns(prefix, bundle.model.latent_dim)
+        self.columns = columns_of(output, bundle.job, bundle.model.latent_dim)
         lineage = {
             "aemodel.model": bundle.provenance.name,
             "aemodel.model_version": version,
@@ -61,33 +62,38 @@ class Scorer:
     @torch.inference_mode()
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
-        rows = Batch.of(self.bundle.transform.apply(batch))
-        by_column, z, _ = self.bundle.model.squared_errors(rows)
-        errors, latents = by_column.numpy(), self.bundle.model.features(z).numpy()
+        rows = self.bundle.transform.apply(batch)
+        evidence, z = self.bundle.evidence(rows)
         calibration = self.bundle.calibration
-        error = calibration.score(errors, latents)
-        rank, reasons = calibration.rank(error), calibration.reasons(errors, NUM_REASONS)
-        arrays = [pa.array(np.ascontiguousarray(latents[:, i])) for i in range(latents.shape[1])]
+        error = calibration.score(evidence)
+        rank, reasons = calibration.rank(error), calibration.reasons(evidence, NUM_REASONS)
+        arrays = _columns_of(evidence.features)
+        if self.columns.hidden:
+            arrays += _columns_of(self.bundle.model.hidden_layers(Batch.of(rows)).float().numpy())
         arrays += [pa.array(error), pa.array(rank)]
+        arrays += [pa.array(calibration.knn(evidence.features))] if self.columns.knn else []
         names = pa.array(self.bundle.input_columns, pa.string())
         arrays += [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
-        arrays += [pa.array(texts, pa.string()) for texts in self._expected(z, rank, reasons).T]
+        arrays += [pa.array(texts, pa.string()) for texts in self._explained(batch, z, rank, reasons).T]
         arrays.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _expected(self, z: torch.Tensor, rank: np.ndarray, reasons: np.ndarray) -> np.ndarray:
-        """What the model expected in the columns of the reasons, as text (rows, reasons); None for ordinary rows."""
-        texts = np.full(reasons.shape, None, object)
+    def _explained(self, batch: pa.RecordBatch, z: torch.Tensor, rank: np.ndarray, reasons: np.ndarray) -> np.ndarray:
+        """What the columns of the reasons hold and what the model expected there, as text (rows, 2 · reasons): first
+        all that they hold, then all that was expected; None for ordinary rows."""
+        texts = np.full((len(reasons), 2 * reasons.shape[1]), None, object)
         strange = np.flatnonzero(rank >= EXPLAINED_RANK)
         if len(strange) == 0:
             return texts
         expected = self.bundle.transform.invert(self.bundle.model.decode(z[strange]).float().numpy())
-        columns = self.bundle.transform.columns
+        held, columns = dict(zip(batch.schema.names, batch.columns, strict=True)), self.bundle.transform.columns
         for place, row in enumerate(strange):
             for reason, column in enumerate(reasons[row]):
                 if column >= 0:
-                    whole = columns[column].column.type.startswith(("int", "uint"))
-                    texts[row, reason] = as_text(expected.column(int(column))[place], whole)
+                    named = columns[column].column
+                    whole = named.type.startswith(("int", "uint"))
+                    texts[row, reason] = as_text(held[named.name][row]) if named.name in held else "missing"
+                    texts[row, reason + reasons.shape[1]] = as_text(expected.column(int(column))[place], whole)
         return texts
 
     def check_columns(self, types: pa.Schema) -> None:
@@ -135,6 +141,10 @@ class Strangest:
             tuple(expected for _, expected in known),
             tuple((name, as_text(rows.column(name)[index])) for name in self.shown),
         )
+
+
+def _columns_of(matrix: np.ndarray) -> list[pa.Array]:
+    return [pa.array(np.ascontiguousarray(column)) for column in matrix.T]
 
 
 def _latent(index: int, contract: Contract | None) -> dict[str, str]:

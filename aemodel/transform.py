@@ -136,6 +136,17 @@ class Transform:
         batches = rows.combine_chunks().to_batches(max_chunksize=65_536)
         return EncodedRows.concatenated([self.apply(b) for b in batches])
 
+    def numbers(self, rows: EncodedRows) -> np.ndarray:
+        """float64 (rows, num_values): encoded values without the curve that numeric ones were scored along, NaN where
+        missing; for distances, in which a value that is ten times as far should be ten times as far."""
+        values = rows.values.astype(np.float64)
+        for column, block in zip(self.columns, self.layout.blocks, strict=True):
+            if column.knots:
+                at = block.values[0]
+                scored = values[:, at] * column.std[0] + column.mean[0]
+                values[:, at] = _piecewise(scored, np.array(column.scores), np.array(column.knots))
+        return values
+
     def invert(self, linear: np.ndarray) -> pa.RecordBatch:
         """Rows of the linear space (rows, width), such as a reconstruction, in original units."""
         raw = linear / self.layout.scale + self.layout.center

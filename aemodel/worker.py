@@ -20,7 +20,6 @@ import pytorch_lightning as pl
 import torch
 
 from aemodel import bundle, frame, release, training
-from aemodel.anomaly import calibrate
 from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.errors import AemodelError
@@ -73,10 +72,10 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     if rank == 0:
         best = learner.averaged.cpu().eval().requires_grad_(False)
         best.frame = _frame(best, champion, prepared)
-        measured = reconstruct(best, HeldOutLoader(held_out, 0, 1))
         provenance = bundle.Provenance(**read_json(folder / "provenance.json"))
-        calibration = calibrate(measured.errors, measured.features)
-        bundle.save(bundle.Bundle(best, job.model, prepared.transform, calibration, provenance), folder / "bundle")
+        anchors = prepared.transform.apply_all(prepared.anchors)
+        made = bundle.calibrated(best, job.model, prepared.transform, held_out, anchors, provenance)
+        bundle.save(made, folder / "bundle")
         write_json(folder / "result.json", training.result_state(result))
 
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
-from aemodel.anomaly import calibrate
-from aemodel.bundle import Bundle, Provenance
+from aemodel.bundle import Bundle, Provenance, calibrated
 from aemodel.config import Job, parse_job
-from aemodel.loader import HeldOutLoader
-from aemodel.model import build, reconstruct
+from aemodel.model import build
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
@@ -52,7 +52,7 @@ def mixed_prepared(mixed_job: Job, mixed_snapshot: Snapshot) -> Prepared:
 def mixed_bundle(mixed_prepared: Prepared, mixed_job: Job) -> Bundle:
     """A bundle as it is before training, which is PCA; calibrated."""
     model = build(mixed_job.model, mixed_prepared.transform.layout, mixed_prepared.pca).eval()
-    measured = reconstruct(model, HeldOutLoader(mixed_prepared.transform.apply_all(mixed_prepared.held_out), 0, 1))
-    calibration = calibrate(measured.errors, measured.features)
-    provenance = Provenance("mixed", "s", "j", "c", 300)
-    return Bundle(model, mixed_job.model, mixed_prepared.transform, calibration, provenance, "d" * 64)
+    transform = mixed_prepared.transform
+    held_out, anchors = transform.apply_all(mixed_prepared.held_out), transform.apply_all(mixed_prepared.anchors)
+    made = calibrated(model, mixed_job.model, transform, held_out, anchors, Provenance("mixed", "s", "j", "c", 300))
+    return replace(made, digest="d" * 64)

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from aemodel import bundle as module
-from aemodel.anomaly import calibrate
-from aemodel.bundle import Bundle, Provenance, load, save
+from aemodel.bundle import Bundle, Provenance, calibrated, load, save
 from aemodel.config import ModelJob
 from aemodel.errors import BundleError
-from aemodel.model import Batch, build, reconstruct
+from aemodel.model import build
 from aemodel.pca import principal_axes
 from tests import tables
 
@@ -31,9 +30,8 @@ def made(preset: str = "residual", latent_dim: int = 4) -> Bundle:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    found = reconstruct(model, [Batch.of(rows)])
     provenance = Provenance("flights", "snapshot", "job", "code", len(rows))
-    return Bundle(model, job, transform, calibrate(found.errors, found.features), provenance)
+    return calibrated(model, job, transform, rows, rows, provenance)
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +46,19 @@ def folder(whole: Bundle, tmp_path: Path) -> Path:
 
 
 def scores(bundle: Bundle, batch: pa.RecordBatch) -> list[np.ndarray]:
-    by_column, z, _ = bundle.model.squared_errors(Batch.of(bundle.transform.apply(batch)))
-    errors, latents = by_column.detach().numpy(), z.detach().numpy()
-    score = bundle.calibration.score(errors, latents)
-    return [errors, latents, score, bundle.calibration.rank(score), bundle.calibration.reasons(errors, 3)]
+    evidence, z = bundle.evidence(bundle.transform.apply(batch))
+    score = bundle.calibration.score(evidence)
+    rank, reasons = bundle.calibration.rank(score), bundle.calibration.reasons(evidence, 3)
+    return [evidence.errors, z.numpy(), evidence.features, score, rank, reasons]
 
 
-@pytest.mark.parametrize("preset", ["residual", "plain", "vanilla"])
+@pytest.mark.parametrize("preset", ["residual", "plain", "variational", "contractive", "sparse", "vanilla"])
 def test_a_loaded_bundle_scores_as_the_saved_one(preset: str, tmp_path: Path) -> None:
     saved = made(preset)
     save(saved, tmp_path / "bundle")
     loaded = load(tmp_path / "bundle")
     batch = tables.only_batch(tables.plain(tables.mixed(50, seed=1)))
-    for found, expected in zip(scores(loaded, batch)[:4], scores(saved, batch)[:4], strict=True):
+    for found, expected in zip(scores(loaded, batch)[:5], scores(saved, batch)[:5], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     save(loaded, tmp_path / "again")
     for found, expected in zip(scores(load(tmp_path / "again"), batch), scores(loaded, batch), strict=True):

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
 from aemodel.bundle import Bundle
-from aemodel.config import RegistryJob
+from aemodel.config import OutputJob, RegistryJob
 from aemodel.errors import RegistryError, TrackingServerError
 from aemodel.registry import Registry, Version, signature_of
 
@@ -84,12 +84,12 @@ def test_a_version_that_cannot_be_registered_fails_the_run(registry: Registry, m
     with pytest.raises(
         RegistryError, match=r"could not register a version at .*: disk full at postgres://\*\*\*@db/x; run again"
     ):
-        registry.register("run", "m", "key", None, Path(), "ae_", {})  # type: ignore[arg-type]
+        registry.register("run", "m", "key", None, Path(), OutputJob(), {})  # type: ignore[arg-type]
 
 
 def test_a_new_database_is_opened_by_many_processes_at_once(tmp_path: Path) -> None:
     program = (
-        "from pathlib import Path\nfrom aemodel.registry import Registry\nfrom aemodel.config import RegistryJob\n"
+        "from pathlib import Path\nfrom aemodel.registry import Registry\nfrom aemodel.config import OutputJob, RegistryJob\n"
         "import sys\nRegistry(RegistryJob(), Path(sys.argv[1])).start_run('m', sys.argv[2], {}, {})"
     )
     root = Path(__file__).parents[1]
@@ -119,7 +119,7 @@ def test_a_server_that_answers_with_an_error_is_told_from_one_that_is_up(tmp_pat
 
 
 def test_the_signature_names_every_input_as_optional_and_every_output(mixed_bundle: Bundle) -> None:
-    signature = signature_of(mixed_bundle, "ae_")
+    signature = signature_of(mixed_bundle, OutputJob())
     assert isinstance(signature, ModelSignature)
     inputs = {c.name: c for c in signature.inputs.inputs}
     assert set(inputs) == set(mixed_bundle.input_columns) and not any(c.required for c in inputs.values())

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from aemodel.bundle import Bundle
+from aemodel.config import OutputJob
 from aemodel.errors import SchemaError
 from aemodel.scoring import Scorer, Strangest, as_text, score_fragment
 from aemodel.snapshot import Snapshot
@@ -13,7 +14,7 @@ from tests import tables
 
 @pytest.fixture(scope="module")
 def scorer(mixed_bundle: Bundle) -> Scorer:
-    return Scorer(mixed_bundle, "ae_", "7")
+    return Scorer(mixed_bundle, OutputJob(), "7")
 
 
 def _batch(**changed: pa.Array) -> pa.RecordBatch:
@@ -27,8 +28,8 @@ def test_the_columns_are_features_error_rank_reasons_and_version(scorer: Scorer)
     scored = scorer.score(_batch())
     features = ["ae_00", "ae_01", "ae_02", "ae_03"]
     reasons = ["ae_reason_1", "ae_reason_2", "ae_reason_3"]
-    expected = ["ae_expected_1", "ae_expected_2", "ae_expected_3"]
-    assert scored.schema.names == [*features, "ae_error", "ae_error_rank", *reasons, *expected, "ae_model_version"]
+    told = [f"ae_{what}_{i}" for what in ("actual", "expected") for i in (1, 2, 3)]
+    assert scored.schema.names == [*features, "ae_error", "ae_error_rank", *reasons, *told, "ae_model_version"]
     assert all(scored.schema.field(n).type == pa.float32() for n in [*features, "ae_error", "ae_error_rank"])
     assert scored.column("ae_model_version").unique().to_pylist() == ["7"]
 
@@ -56,8 +57,18 @@ def test_the_column_that_was_tampered_with_is_the_first_reason(scorer: Scorer) -
     scored = scorer.score(_batch(count=pa.array(counts, pa.int32())))
     assert scored.column("ae_reason_1")[5].as_py() == "count"
     assert scored.column("ae_error_rank")[5].as_py() >= 0.99
+    assert scored.column("ae_actual_1")[5].as_py() == "10000"
     expected = int(scored.column("ae_expected_1")[5].as_py())
     assert abs(expected - 10_000) > abs(expected - 20), "in the units of the column, and nearer to what is usual"
+
+
+def test_hidden_layers_and_the_k_nearest_distance_are_written_when_asked_for(mixed_bundle: Bundle) -> None:
+    asked = Scorer(mixed_bundle, OutputJob(wide=True, knn=True), "7")
+    scored = asked.score(_batch())
+    assert scored.schema.names[4:20] == [f"ae_wide_{i:03d}" for i in range(16)]
+    assert all(np.isfinite(scored.column(n).to_numpy()).all() for n in asked.columns.numbers)
+    knn = scored.column("ae_knn").to_numpy()
+    assert knn.min() > 0 and knn.std() > 0
 
 
 def test_only_strange_rows_are_told_what_was_expected(scorer: Scorer) -> None:

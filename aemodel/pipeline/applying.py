@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from aemodel import bundle
-from aemodel.columns import OutputColumns
+from aemodel.columns import columns_of
 from aemodel.config import Job
 from aemodel.contract import Contract
 from aemodel.errors import PublishError, SchemaError, TableError, shown
@@ -32,12 +32,12 @@ def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
     table = Table.open(
         job.output_uri, local_path(job.dataset.uri) if _is_plain(job.dataset.uri) else Path(snapshot.base)
     )
-    prefix = job.output.prefix
-    taken = [n for n in OutputColumns(prefix, latent_dim).all if n in snapshot.schema.names]
+    written = columns_of(job.output, job.model, latent_dim).all
+    taken = [n for n in written if n in snapshot.schema.names]
     if taken:
         raise TableError(
             f"the output column {shown(taken[0])} exists in the dataset already; "
-            f"set output.prefix to another than '{prefix}'"
+            f"set output.prefix to another than '{job.output.prefix}'"
         )
     return table
 
@@ -52,12 +52,12 @@ def score(job: Job, version: str, work: Path) -> StagedTable:
     registry = Registry(job.registry, work)
     folder = registry.fetch(Version(job.name, version))
     contract = Contract.from_tags(registry.tags_of(Version(job.name, version)))
-    scorer = Scorer(bundle.load(folder / "bundle"), job.output.prefix, version, contract)
+    scorer = Scorer(bundle.load(folder / "bundle"), job.output, version, contract)
     snapshot = open_snapshot(job.dataset.uri)
     scorer.check_columns(snapshot.schema)
     carried = carried_columns(job, snapshot)
     table = check_output(job, snapshot, scorer.bundle.model.latent_dim)
-    recipe = digest([scorer.bundle.digest, job.name, version, job.output.prefix, carried, code_version()])
+    recipe = digest([scorer.bundle.digest, job.name, version, scorer.columns.all, carried, code_version()])
     key = digest([snapshot.digest, recipe])
     current = table.current
     if current is not None and current.key == key:

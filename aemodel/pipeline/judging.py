@@ -60,9 +60,7 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
         if own is None:
             _kept(trained, champion).save(folder / "kept")
-        version = registry.register(
-            run_id, job.name, run.key, trained.bundle, folder, job.output.prefix, _tags(trained)
-        )
+        version = registry.register(run_id, job.name, run.key, trained.bundle, folder, job.output, _tags(trained))
         verdict, contract = _judged(job, registry, folder, trained, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
         registry.set_tags(version, _verdict_tags(verdict) | contract.to_tags())

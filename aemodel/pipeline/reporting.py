@@ -31,7 +31,7 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
     """The run's HTML page, in its folder and logged to its MLflow run."""
     folder = Path(run.folder)
     prepared, trained = Prepared.load(folder / "prepared"), bundle.load(folder / "bundle")
-    scorer = Scorer(trained, job.output.prefix, run.version)
+    scorer = Scorer(trained, job.output, run.version)
     rows = prepared.held_out.slice(0, DRAWN_ROWS).combine_chunks().to_batches()
     strangest = Strangest(LISTED_ROWS, prepared.held_out.column_names, scorer.columns)
     scored = []

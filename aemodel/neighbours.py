@@ -1,0 +1,159 @@
+"""How far a row lies from the training rows, in units of the columns themselves: what no network needs to learn.
+
+The distance to the nearest of a few reference rows, at three scales. Small random samples see what is far from
+everything and are not fooled by strange rows among the references (Sugiyama and Borgwardt, "Rapid distance-based
+outlier detection via sampling", 2013); many references see what is far from its own kind.
+
+    coarse   nearest of 32, sum of absolute differences, mean over samples
+    middle   fifth nearest of 256, Euclidean, mean over samples
+    fine     nearest of up to 4,096, Euclidean, of differences that are compressed where they are large
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+COARSE_ROWS, MIDDLE_ROWS, MIDDLE_RANK, FINE_ROWS = 32, 256, 5, 4_096
+COARSE_SAMPLES, MIDDLE_SAMPLES = 16, 3
+#: References times dimensions that a row is compared with, at most: by absolute differences, and by products.
+COARSE_CELLS, FINE_CELLS = 2**14, 2**17
+#: A number this many standard deviations away is as far as any.
+FARTHEST = 20.0
+#: Wider rows are projected to this many dimensions at random, which keeps distances (Johnson and Lindenstrauss, 1984).
+PROJECTED = 256
+#: The least that a scale's usual distance is taken to be, as a share of the largest scale's.
+LEAST_USUAL = 0.05
+#: Rows compared at once: enough for the processor, few enough for memory.
+CHUNK = 4_096
+
+
+@dataclass(frozen=True)
+class Distances:
+    """`total` (rows,): the mean over scales, each in units of its mean over held-out rows; `offset` (rows,
+    dimensions): the squared compressed difference from the nearest reference in each dimension, zeros where rows are
+    so wide that they were projected."""
+
+    total: np.ndarray
+    offset: np.ndarray
+
+
+@dataclass(frozen=True)
+class Units:
+    """Numbers in standard units: `center` and `spread` (num_values,) of the training rows; `projection`
+    (dimensions, 256) for wide rows, else (0, 0)."""
+
+    center: np.ndarray
+    spread: np.ndarray
+    projection: np.ndarray
+
+    @classmethod
+    def of(cls, numbers: np.ndarray, others: np.ndarray, seed: int) -> Units:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a column without a value
+            center, spread = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
+        dimensions = numbers.shape[1] + others.shape[1]
+        projection = np.zeros((0, 0), np.float32)
+        if dimensions > PROJECTED:
+            drawn = np.random.default_rng(seed).normal(size=(dimensions, PROJECTED))
+            projection = (drawn / np.sqrt(PROJECTED)).astype(np.float32)
+        return cls(np.nan_to_num(center), np.where(spread > 0, spread, 1.0), projection)
+
+    def __call__(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """float32 (rows, dimensions) of `numbers` (rows, num_values), NaN where missing, and the rest of the row."""
+        scaled = np.clip((numbers - self.center) / self.spread, -FARTHEST, FARTHEST)
+        rows = np.concatenate([np.nan_to_num(scaled), others], axis=1, dtype=np.float32)
+        return rows @ self.projection if self.projection.size else rows
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Reference rows, float32: `coarse` (samples, 32, dimensions), `middle` (samples, 256, dimensions) and `fine`
+    (rows, dimensions); `usual` (3,) the mean distances of held-out rows."""
+
+    units: Units
+    coarse: np.ndarray
+    middle: np.ndarray
+    fine: np.ndarray
+    usual: np.ndarray
+
+    def distances(self, numbers: np.ndarray, others: np.ndarray) -> Distances:
+        """Of rows given by their `numbers` (rows, num_values) and the rest of their linear space."""
+        rows = self.units(numbers, others)
+        found = [self._of(torch.from_numpy(part)) for part in _parts(rows)]
+        raw = np.concatenate([scales for scales, _ in found])
+        offset = np.concatenate([offset for _, offset in found])
+        if self.units.projection.size:
+            offset = np.zeros((len(rows), len(self.units.projection)), np.float32)
+        return Distances((raw / self.usual).mean(axis=1), offset)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """By name, for a file."""
+        parts = {k: v for k, v in vars(self).items() if k != "units"} | vars(self.units)
+        return {k: np.ascontiguousarray(v) for k, v in parts.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Neighbours:
+        units = Units(*(arrays.pop(name) for name in ("center", "spread", "projection")))
+        return cls(units, **arrays)
+
+    def _of(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, 3) distances and (rows, dimensions) squared differences from the nearest."""
+        coarse, middle, fine = (torch.from_numpy(r) for r in (self.coarse, self.middle, self.fine))
+        apart = torch.cdist(rows, coarse.flatten(0, 1), p=1).reshape(len(rows), *coarse.shape[:2])
+        near = apart.amin(dim=2).mean(dim=1)
+        rank = min(MIDDLE_RANK, middle.shape[1])
+        between = _euclidean(rows, middle.flatten(0, 1)).reshape(len(rows), *middle.shape[:2])
+        middling = between.topk(rank, dim=2, largest=False).values[:, :, -1].mean(dim=1)
+        closest, nearest = _euclidean(_compressed(rows), _compressed(fine)).min(dim=1)
+        offset = (_compressed(rows) - _compressed(fine)[nearest]).square()
+        return torch.stack([near, middling, closest], dim=1).numpy(), offset.numpy()
+
+
+def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = MIDDLE_RANK) -> np.ndarray:
+    """float32 (rows,): Euclidean distance to the k-th nearest of the references, or the farthest of fewer."""
+    against, rank = torch.from_numpy(np.ascontiguousarray(references, np.float32)), min(k, len(references))
+    found = [_euclidean(torch.from_numpy(part), against).topk(rank, dim=1, largest=False) for part in _parts(rows)]
+    return np.concatenate([nearest.values[:, -1].numpy() for nearest in found])
+
+
+def fit(numbers: np.ndarray, others: np.ndarray, held_out: tuple[np.ndarray, np.ndarray], seed: int = 0) -> Neighbours:
+    """From training rows, in two parts as `Neighbours.distances` takes them, and held-out rows likewise."""
+    units = Units.of(numbers, others, seed)
+    references = units(numbers, others)
+    rng, dimensions = np.random.default_rng(seed), max(1, references.shape[1])
+    samples = int(np.clip(COARSE_CELLS // (COARSE_ROWS * dimensions), 2, COARSE_SAMPLES))
+    fine = int(np.clip(FINE_CELLS // dimensions, MIDDLE_ROWS, FINE_ROWS))
+    unscaled = Neighbours(
+        units,
+        np.stack([_drawn(references, COARSE_ROWS, rng) for _ in range(samples)]),
+        np.stack([_drawn(references, MIDDLE_ROWS, rng) for _ in range(MIDDLE_SAMPLES)]),
+        _drawn(references, fine, rng),
+        np.ones(3),
+    )
+    raw = np.concatenate([unscaled._of(torch.from_numpy(part))[0] for part in _parts(units(*held_out))])
+    usual = raw.mean(axis=0, dtype=np.float64)
+    # Where nearly every row has its double among the references, one that has none is not infinitely far.
+    return replace(unscaled, usual=np.maximum(usual, LEAST_USUAL * usual.max() or 1.0))
+
+
+def _drawn(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    return np.ascontiguousarray(rows[rng.permutation(len(rows))[:count]])
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, max(1, len(rows)), CHUNK):
+        yield np.ascontiguousarray(rows[start : start + CHUNK], np.float32)
+
+
+def _compressed(rows: Tensor) -> Tensor:
+    return torch.asinh(rows)
+
+
+def _euclidean(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cdist(a, b, compute_mode="use_mm_for_euclid_dist")
