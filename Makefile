@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCHED := $(VENV)/.benched
 
-.PHONY: help demo test lint typecheck bench bench-features clean
+.PHONY: help demo test lint typecheck bench bench-features bench-anomaly clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,10 +24,13 @@ lint: $(INSTALLED)  ## Check style and import rules
 typecheck: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
-bench: bench-features  ## Run the benchmarks: make bench DATA=folder
+bench: bench-features bench-anomaly  ## Run the benchmarks: make bench DATA=folder
 
-bench-features: $(INSTALLED)  ## Feature quality on real tables: make bench-features DATA=folder
-	$(BIN)/python -W ignore -m benchmarks.features --data "$(DATA)"
+bench-features: $(BENCHED)  ## Feature quality on real tables: make bench-features DATA=folder
+	$(BIN)/python -W ignore -m benchmarks.features --data "$(DATA)" --jobs 2
+
+bench-anomaly: $(BENCHED)  ## Anomaly detection against its peers: make bench-anomaly DATA=folder
+	$(BIN)/python -W ignore -m benchmarks.anomaly --data "$(DATA)" --jobs 2
 
 clean:  ## Remove the environment, caches, and what the demo wrote
 	rm -rf $(VENV) .aemodel data features .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
@@ -37,4 +41,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(BENCHED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $@

@@ -1,233 +1,205 @@
 """Feature quality on real tables: every preset against PCA, raw columns and random features of the same width.
 
-    python -m benchmarks.features --data FOLDER [--tables adult,letter] [--seeds 5] [--out benchmarks/results]
+    python -m benchmarks.features --data FOLDER [--tables adult,flights] [--seeds 5] [--other-seeds 2] [--jobs 2]
 
 FOLDER holds one folder of Parquet files a table, with a `_meta.json` that names the `label`. A fifth of the rows, the
 same for all seeds, is the test; each seed trains on another four fifths of the rest. Everything runs on defaults.
+Presets other than the default are run with `--other-seeds` seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import torch
 from sklearn.random_projection import GaussianRandomProjection
 
-from aemodel import training
-from aemodel.config import Job, parse_job
+from aemodel.contract import same_place
 from aemodel.evaluation import latent_health
-from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
 from aemodel.model import Autoencoder, Batch, SwapNoise, build, reconstruct
 from aemodel.pca import Projection
-from aemodel.plan import plan_for
-from aemodel.prepared import Prepared, prepare, table_schema
-from aemodel.snapshot import open_snapshot
 from benchmarks import measures
+from benchmarks.results import feature_results
+from benchmarks.tables import TABLES, Data, Learned, learn
 
-#: Width by table; the rest have 8.
-LATENTS = {"adult": 16, "mnist-npm10k": 32, "credit-default": 8, "diamonds": 5, "keel-magic": 5, "flights": 8}
-TABLES = (
-    "adult",
-    "credit-default",
-    "mnist-npm10k",
-    "diamonds",
-    "keel-letter",
-    "keel-optdigits",
-    "keel-penbased",
-    "keel-magic",
-    "flights",
-)
-#: Larger tables are sampled: the probes, not the training, would take hours.
-MOST_ROWS = 50_000
-PRESETS = ("residual", "plain", "vanilla")
-
-
-@dataclass(frozen=True)
-class Data:
-    """A table and its test rows; `y` are class codes of all rows."""
-
-    name: str
-    rows: pa.Table
-    label: str
-    y: np.ndarray
-    test: np.ndarray
-
-    @classmethod
-    def load(cls, folder: Path, name: str) -> Data:
-        """Raises FileNotFoundError if there is no such table."""
-        meta = json.loads((folder / "_meta.json").read_text()) if (folder / "_meta.json").exists() else {}
-        label = "carrier" if name == "flights" else str(meta["label"])
-        rows = ds.dataset(folder, partitioning="hive", exclude_invalid_files=True).to_table()
-        rows = rows.filter(pa.compute.is_valid(rows[label]))
-        order = np.random.default_rng(0).permutation(rows.num_rows)[:MOST_ROWS]
-        rows = rows.take(pa.array(order))
-        codes, _ = pd.factorize(rows[label].to_pandas(), sort=True)
-        return cls(name, rows, label, codes, np.arange(len(order)) < len(order) // 5)
+DEFAULT = "residual"
+PRESETS = (DEFAULT, "plain", "variational", "contractive", "sparse", "vanilla")
+#: Tables of more classes are boosted with the first seed only: one tree a class and round takes minutes.
+BOOSTED_CLASSES = 2
 
 
 @dataclass(frozen=True)
 class Features:
-    """A method's features of training and test rows, and its held-out R² by column where it reconstructs."""
+    """A method's features of training and test rows, and what it reconstructs of the test rows."""
 
     method: str
     train: np.ndarray
     test: np.ndarray
     r2: float | None = None
+    masked_r2: float | None = None
     robustness: float | None = None
 
 
-def trained(job: Job, prepared: Prepared, uri: str, folder: Path) -> Autoencoder:
-    """The averaged model after training in this process, as a worker would train it."""
-    torch.manual_seed(job.training.seed)
-    layout = prepared.transform.layout
-    size = training.global_batch_size(job.training, prepared.num_training)
-    plan = plan_for(prepared.groups, 1, size, job.training.seed)
-    schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
-    model = build(job.model, layout, prepared.pca)
-    learner = training.Learner(model, layout, job.model, schedule, job.training)
-    read = EncodedRowGroups(open_snapshot(uri), prepared.split, prepared.transform)
-    held_out = HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1)
-    training.fit(learner, TrainingLoader(plan, 0, read), held_out, job.training, folder, 1)
-    return learner.averaged.eval().requires_grad_(False)
+@dataclass(frozen=True)
+class Sample:
+    """One seed's rows of a table: indices of the training rows, training and test rows as the transform encodes them."""
+
+    data: Data
+    seed: int
+    chosen: np.ndarray
+    learned: Learned
+    train: Batch
+    test: Batch
+
+    @classmethod
+    def of(cls, data: Data, preset: str, seed: int) -> Sample:
+        chosen = data.training_rows(seed)
+        rows, test = data.rows.take(pa.array(chosen)), data.rows.filter(pa.array(data.test))
+        learned = learn(rows, data.job(preset, seed))
+        apply = learned.bundle.transform.apply_all
+        return cls(data, seed, chosen, learned, Batch.of(apply(rows)), Batch.of(apply(test)))
 
 
-def job_for(data: Data, uri: str, preset: str, seed: int) -> Job:
-    """All defaults but the width."""
-    job = {
-        "name": data.name,
-        "dataset": {"uri": uri, "label": data.label},
-        "model": {"preset": preset, "latent_dim": LATENTS.get(data.name, 8)},
-        "training": {"seed": seed},
-    }
-    return parse_job(job, "benchmark")
+def methods(data: Data, seed: int, presets: tuple[str, ...]) -> Iterator[tuple[Features, Sample]]:
+    """The features of every method."""
+    for preset in presets:
+        sample = Sample.of(data, preset, seed)
+        yield _of(preset, sample.learned.bundle.model, sample), sample
+        if preset == DEFAULT:
+            yield _wide(sample), sample
+            yield from ((features, sample) for features in _baselines(sample))
 
 
-def methods(data: Data, seed: int) -> Iterator[tuple[Features, np.ndarray, np.ndarray]]:
-    """The features of every method, with the training rows' indices and the encoded test rows."""
-    rng = np.random.default_rng(1_000 + seed)
-    pool = np.flatnonzero(~data.test)
-    chosen = np.sort(rng.choice(pool, int(0.8 * len(pool)), replace=False))
-    with tempfile.TemporaryDirectory() as scratch:
-        uri = str(Path(scratch) / "train.parquet")
-        pq.write_table(data.rows.take(pa.array(chosen)), uri, row_group_size=16_384)
-        for preset in PRESETS:
-            job = job_for(data, uri, preset, seed)
-            snapshot = open_snapshot(uri)
-            prepared = prepare(job, snapshot, table_schema(snapshot, job.dataset))
-            train, test = (_encoded(prepared, data.rows.take(pa.array(r))) for r in (chosen, np.flatnonzero(data.test)))
-            model = trained(job, prepared, uri, Path(scratch) / preset)
-            linear = Projection(prepared.transform.layout, prepared.pca)
-            inputs = linear.linear(test)[0].numpy()
-            yield _of(preset, model, train, test, prepared), chosen, inputs
-            if preset == "residual":
-                yield from ((f, chosen, inputs) for f in _baselines(job, prepared, linear, train, test, seed))
+@torch.inference_mode()
+def _wide(sample: Sample) -> Features:
+    model = sample.learned.bundle.model
+    return Features(f"{DEFAULT}, wide", *(model.hidden_layers(b).numpy() for b in (sample.train, sample.test)))
 
 
-def _baselines(
-    job: Job, prepared: Prepared, linear: Projection, train: Batch, test: Batch, seed: int
-) -> Iterator[Features]:
-    pca = _of("PCA", linear, train, test, prepared)
+def _baselines(sample: Sample) -> Iterator[Features]:
+    layout, axes = sample.learned.bundle.transform.layout, sample.learned.prepared.pca
+    linear = Projection(layout, axes)
+    pca = _of("PCA", linear, sample)
     yield pca
     std = pca.train.std(axis=0)
     yield Features("PCA whitened", pca.train / std, pca.test / std)
-    raw_train, raw_test = (linear.linear(b)[0].numpy() for b in (train, test))
+    raw_train, raw_test = (linear.linear(b)[0].numpy() for b in (sample.train, sample.test))
     yield Features("raw columns", raw_train, raw_test)
-    projection = GaussianRandomProjection(pca.train.shape[1], random_state=seed).fit(raw_train)
+    projection = GaussianRandomProjection(pca.train.shape[1], random_state=sample.seed).fit(raw_train)
     yield Features("random projection", projection.transform(raw_train), projection.transform(raw_test))
-    plain = job.model.model_copy(update={"preset": "plain"})
-    untrained = build(plain, prepared.transform.layout, prepared.pca).eval().requires_grad_(False)
-    yield Features("random encoder", untrained.encode(train).numpy(), untrained.encode(test).numpy())
+    plain = sample.learned.bundle.job.model_copy(update={"preset": "plain"})
+    torch.manual_seed(sample.seed)
+    untrained = build(plain, layout, axes).eval().requires_grad_(False)
+    yield Features("random encoder", *(untrained.encode(b).numpy() for b in (sample.train, sample.test)))
 
 
-def _encoded(prepared: Prepared, rows: pa.Table) -> Batch:
-    return Batch.of(prepared.transform.apply(rows.combine_chunks().to_batches()[0]))
+@torch.inference_mode()
+def _of(method: str, model: Autoencoder, sample: Sample) -> Features:
+    noise = SwapNoise(sample.learned.bundle.transform.layout, 0.15)
+    torch.manual_seed(0)
+    clean, noisy = model.encode(sample.test).numpy(), model.encode(noise(sample.test)).numpy()
+    return Features(
+        method,
+        model.encode(sample.train).numpy(),
+        clean,
+        float(np.nanmean(reconstruct(model, [sample.test]).r2)),
+        measures.masked_r2(model, sample.learned.bundle.transform.layout, sample.test),
+        measures.robustness(clean, noisy),
+    )
 
 
-def _of(method: str, model: Autoencoder, train: Batch, test: Batch, prepared: Prepared) -> Features:
-    noise = SwapNoise(prepared.transform.layout, 0.15)
-    with torch.inference_mode():
-        clean, noisy = model.encode(test).numpy(), model.encode(noise(test)).numpy()
-        z = model.encode(train).numpy()
-    r2 = float(np.nanmean(reconstruct(model, [test]).r2))
-    return Features(method, z, clean, r2, measures.robustness(clean, noisy))
-
-
-def measured(data: Data, features: Features, chosen: np.ndarray, inputs: np.ndarray, seed: int) -> dict[str, object]:
-    """One row of the result table."""
-    y, truth = data.y[chosen], data.y[data.test]
+def measured(features: Features, sample: Sample, raw: np.ndarray) -> dict[str, object]:
+    """One row of the result table; `raw` are the test rows in the linear space."""
+    data, seed = sample.data, sample.seed
+    y, truth = data.y[sample.chosen], data.y[data.test]
     split = (features.train, y, features.test, truth)
+    row: dict[str, object] = {"table": data.name, "method": features.method, "seed": seed}
+    row |= {"width": features.test.shape[1], "logistic": measures.logistic(*split)}
+    if features.method.endswith("wide"):
+        return row
     health = latent_health(features.test)
-    trust, continuity = measures.neighbourhoods_kept(inputs, features.test)
-    return {
-        "table": data.name,
-        "method": features.method,
-        "seed": seed,
-        "width": features.test.shape[1],
-        "logistic": measures.logistic(*split),
+    trust, continuity = measures.neighbourhoods_kept(raw, features.test)
+    return row | {
         "kNN": measures.neighbours(*split),
-        "boosting": measures.boosting(*split) if features.test.shape[1] <= 200 else None,
+        "boosting": measures.boosting(*split) if _boosted(features, sample) else None,
         "NMI": measures.cluster_agreement(features.test, truth),
         "R²": features.r2,
+        "masked R²": features.masked_r2,
         "trust": trust,
         "continuity": continuity,
-        "effective rank": health.effective_rank,
+        "effective rank": health.effective_rank / features.test.shape[1],
         "dead": len(health.dead),
         "duplicates": len(health.duplicates),
         "robust": features.robustness,
     }
 
 
-def run(folder: Path, names: list[str], seeds: int) -> pd.DataFrame:
-    """One row a table, method and seed; `stability` is the mean |r| with the same column of the other seeds."""
+def _boosted(features: Features, sample: Sample) -> bool:
+    small = int(sample.data.y.max()) < BOOSTED_CLASSES or sample.seed == 0
+    return small and features.test.shape[1] <= 200 and features.method in (DEFAULT, "PCA", "raw columns")
+
+
+def _raw_and_learned(raw: Features, learned: Features, sample: Sample) -> dict[str, object]:
+    """What boosting makes of the learned features beside the raw columns."""
+    y, truth = sample.data.y[sample.chosen], sample.data.y[sample.data.test]
+    both = (np.concatenate([a, b], axis=1) for a, b in ((raw.train, learned.train), (raw.test, learned.test)))
+    train, test = both
+    score = measures.boosting(train, y, test, truth) if _boosted(raw, sample) else None
+    return {"table": sample.data.name, "method": f"raw + {DEFAULT}", "seed": sample.seed, "boosting": score}
+
+
+def of_seed(data: Data, seed: int, presets: tuple[str, ...]) -> tuple[list[dict[str, object]], dict[str, np.ndarray]]:
+    """The result rows of one seed, and each method's features of the test rows."""
+    found = [(features, sample) for features, sample in methods(data, seed, presets)]
+    by_name = {features.method: features for features, _ in found}
+    raw = by_name["raw columns"]
+    rows = [measured(features, sample, raw.test) for features, sample in found]
+    rows.append(_raw_and_learned(raw, by_name[DEFAULT], found[0][1]))
+    return rows, {name: features.test for name, features in by_name.items()}
+
+
+def releases(data: Data) -> list[dict[str, object]]:
+    """How the columns of a version come through a retrain on other rows, and one with a column more."""
+    pool = np.random.default_rng(7).permutation(np.flatnonzero(~data.test))
+    first, second = (data.rows.take(pa.array(np.sort(part))) for part in np.array_split(pool, 2))
+    test = data.rows.filter(pa.array(data.test))
+    gained = next((n for n in reversed(data.rows.column_names) if n != data.label), None)
+    rows = []
+    for what, dropped in (("new rows", None), (f"new rows and the column {gained}", gained)):
+        if dropped is not None and data.rows.num_columns < 3:
+            continue
+        champion = learn(first.drop_columns([dropped] if dropped else []), data.job())
+        release = learn(second, data.job(seed=1), champion)
+        r = same_place(champion.features(test), release.features(test))
+        rows.append({"table": data.name, "release": what, "mean r": float(np.mean(r)), "least r": float(min(r))})
+    return rows
+
+
+def of_table(root: Path, seeds: int, other_seeds: int, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Result rows and retrains of one table; `stability` is the mean |r| with the same column of the seed before."""
+    torch.set_num_threads(1)
+    data = Data.load(root, name)
     rows: list[dict[str, object]] = []
-    for name in names:
-        place = folder / "nycflights13" / "flights" if name == "flights" else folder / name
-        data = Data.load(place, name)
-        seen: dict[str, list[np.ndarray]] = {}
-        for seed in range(seeds):
-            for features, chosen, inputs in methods(data, seed):
-                row = measured(data, features, chosen, inputs, seed)
-                earlier = seen.setdefault(features.method, [])
-                same = [
-                    measures.same_place_correlation(features.test, z) for z in earlier if z.shape == features.test.shape
-                ]
-                row["stability"] = float(np.mean(same)) if same else None
-                earlier.append(features.test)
-                rows.append(row)
-                print(
-                    " ".join(f"{k}={v:.4f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True
-                )
-    return pd.DataFrame(rows)
-
-
-def as_markdown(found: pd.DataFrame) -> str:
-    """Means over seeds, a table a data set."""
-    lines = [
-        f"Feature quality, means over {found['seed'].nunique()} seeds (torch {torch.__version__})",
-        "",
-    ]
-    for name, part in found.groupby("table", sort=False):
-        mean = part.drop(columns=["table", "seed"]).groupby("method", sort=False).mean()
-        lines += [
-            f"## {name}",
-            "",
-            "| method | " + " | ".join(mean.columns) + " |",
-            "|---" * (len(mean.columns) + 1) + "|",
-        ]
-        for method, row in mean.iterrows():
-            lines.append(f"| {method} | " + " | ".join("" if pd.isna(v) else f"{v:.4g}" for v in row) + " |")
-        lines.append("")
-    return "\n".join(lines)
+    before: dict[str, np.ndarray] = {}
+    for seed in range(seeds):
+        found, features = of_seed(data, seed, PRESETS if seed < other_seeds else (DEFAULT,))
+        for row in found:
+            method = str(row["method"])
+            if method in before and before[method].shape == features[method].shape:
+                row["stability"] = float(measures.same_place_correlation(features[method], before[method]).mean())
+            print(" ".join(f"{k}={v:.4f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
+        rows += found
+        before |= features
+    return pd.DataFrame(rows), pd.DataFrame(releases(data))
 
 
 def main() -> None:
@@ -235,14 +207,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--other-seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="tables at a time, each in a process with one thread")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         parser.error(f"no folder {arguments.data}: give --data a folder of tables")
-    found = run(arguments.data, arguments.tables.split(","), arguments.seeds)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    found.to_parquet(arguments.out / "features.parquet")
-    (arguments.out / "features.md").write_text(as_markdown(found), encoding="utf-8")
+    work = partial(of_table, arguments.data, arguments.seeds, arguments.other_seeds)
+    names = arguments.tables.split(",")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(work, names))
+    feature_results(pd.concat([a for a, _ in parts]), pd.concat([b for _, b in parts]), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What a feature matrix is worth: one function a measure, arrays in, a number out. All methods are scikit-learn's."""
+"""What features are worth: one function a measure, a number out. What scikit-learn has is scikit-learn's."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -12,6 +13,9 @@ from sklearn.metrics import accuracy_score, normalized_mutual_info_score, roc_au
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from aemodel.layout import MISSING, Layout
+from aemodel.model import Autoencoder, Batch
 
 NEIGHBOURS = 15
 #: Rows of the measures whose cost grows with the square of the rows.
@@ -67,3 +71,37 @@ def robustness(clean: np.ndarray, noisy: np.ndarray) -> float:
     """The mean over columns of the rank correlation of features with those of the same rows under noise."""
     ranks = [(rankdata(x), rankdata(y)) for x, y in zip(clean.T, noisy.T, strict=True)]
     return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in ranks]))
+
+
+@torch.inference_mode()
+def masked_r2(model: Autoencoder, layout: Layout, rows: Batch) -> float:
+    """The mean over source columns of the R² of a column that is hidden from the encoder, at most SMALL_SAMPLE rows.
+
+    Of a vector a quarter of the elements is hidden at a time.
+    """
+    rows = rows[:SMALL_SAMPLE]
+    x, observed = model.linear(rows)
+    found = []
+    for block in layout.blocks:
+        places = np.array(block.dimensions)
+        quarters = [places[i::4] for i in range(4)] if block.kind == "vector" and len(places) >= 4 else [places]
+        error = variation = 0.0
+        for hidden in quarters:
+            values, codes = rows.values.clone(), rows.codes.clone()
+            values[:, torch.tensor(hidden[hidden < layout.num_values])] = float("nan")
+            if block.code is not None:
+                codes[:, block.code] = MISSING
+            masked = Batch(values, codes)
+            seen = model.decode(model.encode_linear(model.linear(masked)[0], masked)).float()
+            known = torch.ones_like(x, dtype=torch.bool)
+            known[:, : layout.num_values] = observed
+            at = torch.tensor(hidden)
+            error += float(((seen - x).square() * known)[:, at].sum())
+            about = ((x - _mean(x, known)) * known)[:, at]
+            variation += float(about.square().sum())
+        found.append(1 - error / variation if variation > 1e-6 * len(x) else np.nan)
+    return float(np.nanmean(found))
+
+
+def _mean(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    return (x * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)

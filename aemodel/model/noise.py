@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from aemodel.layout import Layout
 from aemodel.model.batch import Batch
 
+#: Elements of a vector are swapped more often: their neighbours give them away.
+VECTOR_NOISE = 1.5
+
 
 class SwapNoise(nn.Module):
     """Each cell, with probability p, takes the value that another row of the batch has there.
@@ -18,6 +21,7 @@ class SwapNoise(nn.Module):
     """
 
     cell_of_value: Tensor
+    level: Tensor
 
     def __init__(self, layout: Layout, noise: float) -> None:
         super().__init__()
@@ -25,11 +29,14 @@ class SwapNoise(nn.Module):
         of_value = layout.cell_of_value()
         self.num_cells = int(of_value.max(initial=-1)) + 1 + layout.num_codes
         self.register_buffer("cell_of_value", torch.tensor(of_value), persistent=False)
+        level = torch.full((self.num_cells,), noise)
+        for block in (b for b in layout.blocks if b.kind == "vector"):
+            level[of_value[slice(*block.values)]] = min(0.5, VECTOR_NOISE * noise)
+        self.register_buffer("level", level, persistent=False)
 
     def forward(self, batch: Batch) -> Batch:
         rows, device = len(batch.values), batch.values.device
-        level = torch.rand(rows, 1, device=device) * (2 * self.noise)
-        swapped = torch.rand(rows, self.num_cells, device=device) < level
+        swapped = torch.rand(rows, self.num_cells, device=device) < torch.rand(rows, 1, device=device) * 2 * self.level
         shift = torch.randint(rows, (self.num_cells,), device=device)
         donor = (torch.arange(rows, device=device)[:, None] + shift) % rows
         of_value, first_code = self.cell_of_value, self.num_cells - batch.codes.shape[1]

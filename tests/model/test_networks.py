@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aemodel.model import Autoencoder, Batch, Contractive, Residual, Sparse, Variational
-from aemodel.model.networks import DEAD_AFTER, DEPARTURE
+from aemodel.model.networks import DEAD_AFTER, DEPARTURE, VECTOR_DEPARTURE
 from tests.model.test_autoencoder import PRESETS, built, stirred
 
 
@@ -29,14 +29,16 @@ def test_every_preset_learns_to_reconstruct(preset: str) -> None:
 
 
 def test_residual_pays_for_what_g_adds_in_units_of_the_straight_part() -> None:
-    model, _, batch = built("residual")
+    model, layout, batch = built("residual")
     assert isinstance(model, Residual)
     x = model.linear(batch)[0]
     assert float(model.code(x, batch).penalty.detach()) == 0, "g starts at nothing"
     with torch.no_grad():
         straight = (x - model.mean) @ model.axes
         model.g[-1].bias.copy_(straight.std(dim=0, correction=0))  # g adds one standard deviation everywhere
-    assert float(model.code(x, batch).penalty.detach()) == pytest.approx(DEPARTURE, rel=1e-4)
+    assert float(model.code(x, batch).penalty.detach()) == pytest.approx(model.departure, rel=1e-4)
+    vectors = 1 / len(layout.blocks)
+    assert model.departure == pytest.approx(DEPARTURE * (1 - vectors) + VECTOR_DEPARTURE * vectors)
 
 
 def test_variational_latents_are_drawn_in_training_and_are_their_means_afterwards() -> None:

@@ -1,0 +1,93 @@
+"""Result tables and pictures of the benchmarks: data frames in, files of `benchmarks/results/` out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import torch
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+
+PROBES = ("logistic", "kNN", "R²", "NMI")
+
+
+def feature_results(found: pd.DataFrame, releases: pd.DataFrame, folder: Path) -> None:
+    """`features.parquet`, `releases.parquet`, `features.md` and `features.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found.to_parquet(folder / "features.parquet", index=False)
+    releases.to_parquet(folder / "releases.parquet", index=False)
+    gains = gain_over_pca(found)
+    text = [
+        f"# Feature quality\n\n{machine()}\n",
+        "## Gain over PCA, default preset\n",
+        as_markdown(gains.reset_index()),
+    ]
+    text += ["\n## Retrains that go on from a version\n", as_markdown(releases)]
+    for name, part in found.groupby("table", sort=False):
+        mean = part.drop(columns=["table", "seed"]).groupby("method", sort=False).mean()
+        seeds = part.groupby("method", sort=False)["seed"].nunique().rename("seeds")
+        text += [f"\n## {name}\n", as_markdown(pd.concat([seeds, mean], axis=1).reset_index())]
+    (folder / "features.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    picture(gains, folder / "features.png")
+
+
+def gain_over_pca(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of the default preset's measures less PCA's, by table, and their mean over tables."""
+    means = found.groupby(["table", "method"], sort=False)[list(PROBES)].mean()
+    gains = means.xs("residual", level="method") - means.xs("PCA", level="method")
+    stability = found[found["method"] == "residual"].groupby("table", sort=False)["stability"].mean()
+    return pd.concat([gains, gains.mean().to_frame("mean").T]).join(stability)
+
+
+def picture(gains: pd.DataFrame, path: Path) -> None:
+    """A bar a table for each probe."""
+    figure, axes = plt.subplots(1, len(PROBES), figsize=(14, 4), sharey=True, layout="constrained")
+    for axis, probe in zip(axes, PROBES, strict=True):
+        values = gains[probe]
+        colours = ["#2a7f62" if v >= 0 else "#b3452c" for v in values]
+        axis.barh(list(gains.index), values, color=colours)
+        axis.axvline(0, color="#444444", linewidth=0.8)
+        axis.set_title(f"{probe}: gain over PCA", fontsize=10)
+        axis.tick_params(labelsize=8)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def as_markdown(frame: pd.DataFrame) -> str:
+    """A data frame as a table, figures to four digits."""
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|---" * len(frame.columns) + "|"]
+    lines += ["| " + " | ".join(_cell(v) for v in row) + " |" for row in frame.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, no GPU; torch {torch.__version__}, Python "
+        f"{platform.python_version()}"
+        if not torch.cuda.is_available()
+        else f"{torch.cuda.get_device_name()}; torch {torch.__version__}"
+    )
+
+
+def bars(means: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """Groups of bars: a group a row of `means`, a bar a column."""
+    axis = means[list(columns)].plot.bar(figsize=(11, 4), rot=20, width=0.8)
+    axis.legend(fontsize=8)
+    axis.figure.tight_layout()
+    axis.figure.savefig(path, dpi=110)
+    plt.close(axis.figure)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4g}"
+    return str(value)
