@@ -38,7 +38,10 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """`passed` is the gate's verdict; `alias` the alias that now points here, if it was promoted."""
+    """`passed` is the gate's verdict; `alias` the alias that now points here, if it was promoted.
+
+    `r2` and `r2_pca` are of held-out rows, unless the table was too small to hold any out.
+    """
 
     folder: str
     key: str
@@ -50,6 +53,7 @@ class RegisteredVersion:
     alias: str | None
     r2: float
     r2_pca: float
+    held_out_is_training: bool
 
 
 @dataclass(frozen=True)
