@@ -28,6 +28,10 @@ class JobError(InputError):
     """The job file says something that cannot be meant."""
 
 
+class DamagedFile(InputError, ValueError):
+    """A file that an earlier run wrote is not as it was written."""
+
+
 class SnapshotError(InputError):
     """The dataset cannot be opened or read as it stands."""
 

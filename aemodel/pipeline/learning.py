@@ -13,7 +13,7 @@ from aemodel.config import Job
 from aemodel.errors import BundleFormatError, TrainingError, redacted
 from aemodel.files import digest, read_json, whole_folder, write_json
 from aemodel.pipeline.applying import check_output
-from aemodel.pipeline.references import PreparedRun, TrainedRun, code_version, locked
+from aemodel.pipeline.references import SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
 from aemodel.prepared import prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.release import Lineage
@@ -42,7 +42,7 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
             parent = _parent(job, registry, schema, folder)
             prepare(job, snapshot, schema, parent).save(folder / "prepared")
         # The pin is of this run: the same files may have been copied or touched since the last.
-        snapshot.save(folder / "snapshot.json")
+        snapshot.save(folder / SNAPSHOT)
         write_json(folder / "job.json", job.model_dump(mode="json"))
     return PreparedRun(str(folder), key, snapshot.num_rows)
 
@@ -95,7 +95,7 @@ def train(run: PreparedRun, job: Job, work: Path) -> TrainedRun:
 
 def _train(run: PreparedRun, folder: Path, job: Job, registry: Registry) -> None:
     provenance = bundle.Provenance(
-        job.name, Snapshot.load(folder / "snapshot.json").digest, job.training_digest, code_version(), run.rows
+        job.name, Snapshot.load(folder / SNAPSHOT).digest, job.training_digest, code_version(), run.rows
     )
     write_json(folder / "provenance.json", vars(provenance))
     run_id = mlflow_run(run.key, folder, job, registry)
@@ -134,7 +134,7 @@ def _tell(events: list[dict[str, Any]]) -> None:
 
 def mlflow_run(key: str, folder: Path, job: Job, registry: Registry) -> str:
     """The id of the MLflow run that a run's figures go to, with its parameters and its dataset."""
-    snapshot = Snapshot.load(folder / "snapshot.json")
+    snapshot = Snapshot.load(folder / SNAPSHOT)
     params = {
         f"{section}.{k}": v for section in ("model", "training") for k, v in getattr(job, section).model_dump().items()
     }

@@ -81,7 +81,7 @@ def run(job: Job, work: Path, call: Call = _directly) -> Outcome:
         learned = _learn(job, work, step)
         version = learned["version"]
         scoring = version.version if version.passed else _champion_number(job, work)
-        applied = _apply(job, work, step, scoring) if scoring else {}
+        applied = _apply(job, work, step, scoring, version.folder) if scoring else {}
         return _outcome(job, step, peak, learned, applied)
 
 
@@ -120,8 +120,8 @@ def _learn(job: Job, work: Path, step: _Timed) -> dict[str, Any]:
     return {"trained": trained, "version": version, "report": report}
 
 
-def _apply(job: Job, work: Path, step: _Timed, version: str) -> dict[str, Any]:
-    staged = step("score", score, job, version, work)
+def _apply(job: Job, work: Path, step: _Timed, version: str, run_folder: str | None = None) -> dict[str, Any]:
+    staged = step("score", score, job, version, work, run_folder)
     return {"staged": staged, "published": step("publish", publish, staged)}
 
 
