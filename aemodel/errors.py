@@ -28,8 +28,8 @@ class JobError(InputError):
     """The job file says something that cannot be meant."""
 
 
-class DamagedFile(InputError, ValueError):
-    """A file that an earlier run wrote is not as it was written."""
+class DamagedFile(InputError):
+    """A file in a run's folder is not as it was written."""
 
 
 class SnapshotError(InputError):

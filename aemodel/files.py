@@ -42,9 +42,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises DamagedFile, which is a ValueError for who can say more."""
+    """Raises ValueError where it is none."""
+    return json.loads(path.read_bytes())
+
+
+def read_state(path: Path) -> Any:
+    """`read_json` of what a run left in its folder. Raises DamagedFile."""
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except ValueError as error:
         raise DamagedFile(f"{shown(path)} is damaged ({error}); remove the run's folder and run again") from None
 

@@ -20,7 +20,7 @@ from aemodel import pca, release, split
 from aemodel.bundle import Bundle
 from aemodel.config import DatasetJob, Job
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
-from aemodel.files import read_json, whole_folder, write_json
+from aemodel.files import read_state, whole_folder, write_json
 from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.plan import TrainingGroup
@@ -79,18 +79,18 @@ class Prepared:
 
     @classmethod
     def load(cls, folder: Path) -> Prepared:
-        state = read_json(folder / "prepared.json")
+        state = read_state(folder / "prepared.json")
         return cls(
             schema=_schema_from(state["schema"]),
             split=Split(**{**state["split"], "columns": tuple(Column(**c) for c in state["split"]["columns"])}),
-            transform=Transform.from_json(read_json(folder / "transform.json")),
+            transform=Transform.from_json(read_state(folder / "transform.json")),
             pca=pca.load(folder / "pca.safetensors"),
             groups=tuple(TrainingGroup(*g) for g in state["groups"]),
             held_out=pq.read_table(folder / "held_out.parquet", partitioning=None),
             anchors=pq.read_table(folder / "anchors.parquet", partitioning=None),
             num_held_out=state["num_held_out"],
             held_out_is_training=state["held_out_is_training"],
-            statistics=read_json(folder / "statistics.json"),
+            statistics=read_state(folder / "statistics.json"),
             nulled=state["nulled"],
         )
 

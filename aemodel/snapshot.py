@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from aemodel.errors import SchemaError, SnapshotChanged, SnapshotError, redacted, shown, without_secrets
-from aemodel.files import digest, read_json, write_json
+from aemodel.files import digest, read_state, write_json
 from aemodel.listing import filesystem_of, listed
 from aemodel.unified import FileSchema, Partition, conformed, unified
 
@@ -146,7 +146,7 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        state = read_json(path)
+        state = read_state(path)
         fragments = tuple(
             Fragment(
                 **{

@@ -24,7 +24,7 @@ from aemodel.anomaly import calibrate
 from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.errors import AemodelError
-from aemodel.files import read_json, write_json
+from aemodel.files import read_state, write_json
 from aemodel.frame import Frame
 from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
 
 def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     """Train this rank's share; rank 0 writes the bundle and the result."""
-    job = Job.model_validate(read_json(folder / "job.json"))
+    job = Job.model_validate(read_state(folder / "job.json"))
     snapshot, prepared = Snapshot.load(folder / "snapshot.json"), Prepared.load(folder / "prepared")
     pl.seed_everything(job.training.seed, workers=False, verbose=False)
     layout = prepared.transform.layout
@@ -74,7 +74,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
         best = learner.averaged.cpu().eval().requires_grad_(False)
         best.frame = _frame(best, champion, prepared)
         measured = reconstruct(best, HeldOutLoader(held_out, 0, 1))
-        provenance = bundle.Provenance(**read_json(folder / "provenance.json"))
+        provenance = bundle.Provenance(**read_state(folder / "provenance.json"))
         calibration = calibrate(measured.errors, measured.features)
         bundle.save(bundle.Bundle(best, job.model, prepared.transform, calibration, provenance), folder / "bundle")
         write_json(folder / "result.json", training.result_state(result))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemodel.errors import DamagedFile
-from aemodel.files import digest, read_json, resolved, whole_folder, write_bytes, write_json
+from aemodel.files import digest, read_json, read_state, resolved, whole_folder, write_bytes, write_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -46,7 +46,7 @@ def test_json_is_read_back_as_written(value: object, tmp_path_factory: pytest.Te
 def test_a_damaged_file_is_named_with_what_to_do(left: bytes, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_bytes(left)
     with pytest.raises(DamagedFile, match=r"result\.json' is damaged \(.*\); remove the run's folder and run again"):
-        read_json(tmp_path / "result.json")
+        read_state(tmp_path / "result.json")
 
 
 def test_a_path_is_resolved_whether_it_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

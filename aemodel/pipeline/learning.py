@@ -10,8 +10,8 @@ from typing import Any
 from aemodel import bundle, launch, release
 from aemodel.bundle import Bundle
 from aemodel.config import Job
-from aemodel.errors import BundleFormatError, TrainingError, redacted
-from aemodel.files import digest, read_json, whole_folder, write_json
+from aemodel.errors import BundleFormatError, TrainingError, redacted, shown
+from aemodel.files import digest, read_state, whole_folder, write_json
 from aemodel.pipeline.applying import check_output
 from aemodel.pipeline.references import SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
 from aemodel.prepared import prepare, table_schema
@@ -38,6 +38,9 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
             snapshot.num_bytes / 1e6,
             redacted(job.dataset.uri),
         )
+        if snapshot.ignored:
+            names = ", ".join(shown(name) for name in snapshot.ignored[:3])
+            log.info("ignored: %s%s", names, f" and {n} more" if (n := len(snapshot.ignored) - 3) > 0 else "")
         if not (folder / "prepared").exists():
             parent = _parent(job, registry, schema, folder)
             prepare(job, snapshot, schema, parent).save(folder / "prepared")
@@ -89,7 +92,7 @@ def train(run: PreparedRun, job: Job, work: Path) -> TrainedRun:
     with locked(folder):
         if not (folder / "result.json").exists():
             _train(run, folder, job, Registry(job.registry, work))
-        result = read_json(folder / "result.json")
+        result = read_state(folder / "result.json")
     return TrainedRun(run.folder, run.key, result["rows_per_second_first"], result["rows_per_second"])
 
 
