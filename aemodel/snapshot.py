@@ -236,7 +236,7 @@ def _partition(relative: str) -> Partition:
 def _unreadable(where: str, error: BaseException) -> SnapshotError:
     reason = _first_line(error)
     if isinstance(error, NotImplementedError) or any(sign in reason for sign in NOT_SUPPORTED):
-        return SnapshotError(f"{where}: pyarrow does not support how it is written ({reason}); write the file anew")
+        return SnapshotError(f"{where}: pyarrow does not support how it is written ({reason}); write it in another way")
     return SnapshotError(f"{where}: corrupt data ({reason}); restore or remove the file")
 
 
