@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,8 @@ Name = Annotated[str, Field(min_length=1)]
 
 ENVIRONMENT_PREFIX = "AEMODEL_"
 WORK_DIR_VARIABLE = "AEMODEL_WORK_DIR"
+#: The alias of the newest version that the gate refused.
+CHALLENGER = "challenger"
 #: `latent_dim: auto` chooses among widths up to this.
 MAX_AUTO_LATENTS = 64
 
@@ -120,9 +122,17 @@ class TrainingJob(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
+def _not_reserved(alias: str) -> str:
+    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise ValueError("MLflow reserves 'latest' and 'v' with a number; choose another name")
+    if alias == CHALLENGER:
+        raise ValueError(f"{shown(CHALLENGER)} is the alias of versions that are not promoted; choose another name")
+    return alias
+
+
 class RegistryJob(Section):
     tracking_uri: Name | None = None
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")] = "champion"
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$"), AfterValidator(_not_reserved)] = "champion"
 
 
 class GateJob(Section):
@@ -188,6 +198,8 @@ def load_job(path: Path, environment: Mapping[str, str] | None = None) -> Job:
         raise JobError(f"the job file {shown(path)} cannot be read: {error}") from None
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except RecursionError:
+        raise JobError(f"{path}: it is nested too deeply to be a job; mend the YAML") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -203,7 +215,8 @@ def parse_job(data: Mapping[str, Any], where: str, environment: Mapping[str, str
     try:
         return Job.model_validate(_overlaid(data, environment or {}))
     except ValidationError as error:
-        raise JobError("; ".join(_explain(e, where) for e in error.errors()[:3])) from None
+        told = _worth_telling(error.errors())
+        raise JobError("; ".join(_explain(e, where) for e in told[:3])) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -235,14 +248,34 @@ def _overlaid(data: Mapping[str, Any], environment: Mapping[str, str]) -> dict[s
             target = target[step]
         try:
             target[path[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             target[path[-1]] = text
     return merged
 
 
+def _worth_telling(errors: Sequence[Any]) -> list[Any]:
+    """Pydantic's errors less those that follow from others: of each key the first; no missing section where an
+    unknown one may be meant; no missing name, which is taken from the dataset."""
+    unknown = any(e["type"] == "extra_forbidden" and len(e["loc"]) == 1 for e in errors)
+    first: dict[str, Any] = {}
+    for error in errors:
+        follows = error["type"] == "missing" and len(error["loc"]) == 1 and (unknown or error["loc"] == ("name",))
+        if follows:
+            continue
+        known = first.setdefault(".".join(_path(error)), error)
+        if known is not error and error["type"] == "literal_error":  # the other alternative of a union, as 'auto'
+            known["msg"] += f", or {error['ctx']['expected']}"
+    return list(first.values())
+
+
+def _path(error: Any) -> list[str]:
+    """The error's key, without the names of a union's alternatives."""
+    return [str(p) for p in error["loc"] if p not in ("int", "float", "literal['auto']", "constrained-int")]
+
+
 def _explain(error: Any, where: str) -> str:
     """One line for one pydantic error: file, dotted key, what is wrong, what was meant."""
-    path = [str(p) for p in error["loc"] if p not in ("int", "float", "literal['auto']", "constrained-int")]
+    path = _path(error)
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key {shown(key)}; {nearest(path[-1], _known_keys(path[:-1]))}"

@@ -49,8 +49,9 @@ def summary(outcome: Outcome) -> str:
         state = "" if outcome.changed else "  (unchanged: nothing to score)"
         lines.append(f"  rows      {outcome.rows:,} in, {outcome.rows:,} out{state}")
     if outcome.r2 is not None and outcome.r2_pca is not None:
+        rows = "the training rows (too few to hold any out)" if outcome.held_out_is_training else "held-out rows"
         lines.append(
-            f"  R²        {outcome.r2:.3f} on held-out rows; PCA of the same width {outcome.r2_pca:.3f} "
+            f"  R²        {outcome.r2:.3f} on {rows}; PCA of the same width {outcome.r2_pca:.3f} "
             f"({outcome.r2 - outcome.r2_pca:+.3f})"
         )
     if outcome.gate is not None:

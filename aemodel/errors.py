@@ -28,6 +28,10 @@ class JobError(InputError):
     """The job file says something that cannot be meant."""
 
 
+class DamagedFile(InputError):
+    """A file in a run's folder is not as it was written."""
+
+
 class SnapshotError(InputError):
     """The dataset cannot be opened or read as it stands."""
 

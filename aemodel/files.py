@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from aemodel.errors import DamagedFile, shown
 
 
 def digest(value: Any) -> str:
@@ -39,7 +42,33 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """Raises ValueError where it is none."""
     return json.loads(path.read_bytes())
+
+
+def read_state(path: Path) -> Any:
+    """`read_json` of what a run left in its folder. Raises DamagedFile."""
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise DamagedFile(f"{shown(path)} is damaged ({error}); remove the run's folder and run again") from None
+
+
+def resolved(path: str) -> Path:
+    """The absolute path, links followed and `~` a home folder. Raises ValueError, saying why there can be none."""
+    try:
+        given = Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {Path(path).parts[0]}") from None
+    try:
+        absolute = given.resolve()
+        os.stat(absolute)
+    except RuntimeError:  # Python 3.11 and 3.12 say so of a link that leads to itself
+        raise ValueError(os.strerror(errno.ELOOP)) from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise ValueError(error.strerror) from None
+    return absolute
 
 
 def sync_folder(path: Path) -> None:

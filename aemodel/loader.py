@@ -15,7 +15,7 @@ from aemodel.layout import EncodedRows
 from aemodel.model import Batch
 from aemodel.plan import Plan, TrainingGroup, Window
 from aemodel.snapshot import Snapshot
-from aemodel.split import Split
+from aemodel.split import Place, Split
 from aemodel.transform import Transform
 
 #: Encoded rows a rank keeps between epochs, in bytes. Row groups beyond it are decoded anew in every epoch.
@@ -50,10 +50,12 @@ class EncodedRowGroups:
             return rows
 
     def _decoded(self, group: TrainingGroup) -> EncodedRows:
-        parts = []
+        parts, begin = [], 0
+        path = self.snapshot.fragments[group.fragment].path
         for batch in self.snapshot.read(group.fragment, group.row_group, self.columns):
-            training = batch.filter(pa.array(~self.split.held_out(batch)))
-            parts.append(self.transform.apply(training))
+            held = self.split.held_out(batch, Place(path, group.row_group, begin))
+            parts.append(self.transform.apply(batch.filter(pa.array(~held))))
+            begin += batch.num_rows
         rows = EncodedRows.concatenated(parts)
         assert len(rows) == group.rows, "the split of a pinned row group gave other rows than the plan"
         return rows

@@ -20,13 +20,13 @@ from aemodel import pca, release, split
 from aemodel.bundle import Bundle
 from aemodel.config import DatasetJob, Job
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
-from aemodel.files import read_json, whole_folder, write_json
+from aemodel.files import read_state, whole_folder, write_json
 from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.plan import TrainingGroup
 from aemodel.schema import Column, LeftOut, TableSchema, decide
 from aemodel.snapshot import Snapshot
-from aemodel.split import Split
+from aemodel.split import Place, Split
 from aemodel.statistics import RowSample, Statistics, row_priorities
 from aemodel.transform import Transform, fit, rare_levels
 
@@ -79,18 +79,18 @@ class Prepared:
 
     @classmethod
     def load(cls, folder: Path) -> Prepared:
-        state = read_json(folder / "prepared.json")
+        state = read_state(folder / "prepared.json")
         return cls(
             schema=_schema_from(state["schema"]),
             split=Split(**{**state["split"], "columns": tuple(Column(**c) for c in state["split"]["columns"])}),
-            transform=Transform.from_json(read_json(folder / "transform.json")),
+            transform=Transform.from_json(read_state(folder / "transform.json")),
             pca=pca.load(folder / "pca.safetensors"),
             groups=tuple(TrainingGroup(*g) for g in state["groups"]),
             held_out=pq.read_table(folder / "held_out.parquet", partitioning=None),
             anchors=pq.read_table(folder / "anchors.parquet", partitioning=None),
             num_held_out=state["num_held_out"],
             held_out_is_training=state["held_out_is_training"],
-            statistics=read_json(folder / "statistics.json"),
+            statistics=read_state(folder / "statistics.json"),
             nulled=state["nulled"],
         )
 
@@ -113,11 +113,16 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
         schema = release.arranged(schema, parent)
         if chosen.by == "hash":
             chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
+    chosen = _for_rows(chosen, snapshot)
     statistics, groups, held_out, anchors = _first_pass(snapshot, schema, chosen)
     if not groups:
         raise SchemaError(f"none of {snapshot.num_rows} rows is left to train on; add rows or lower split.holdout")
     reasons = statistics.unusable()
     reasons |= {k: v for k, v in rare_levels(statistics).items() if k not in reasons}
+    if all(reasons.get(name) == "constant" for name in schema.names):
+        raise SchemaError(
+            f"all {statistics.rows:,} training rows are equal in all columns that are inputs: there is nothing to learn"
+        )
     if parent is not None:
         reasons = {k: v for k, v in reasons.items() if k not in parent.input_columns}
     schema = schema.without(reasons, snapshot.schema)
@@ -179,8 +184,9 @@ def _first_pass(
     groups = []
     for fragment, group, _ in snapshot.row_groups():
         begin = training = 0
+        path = snapshot.fragments[fragment].path
         for batch in snapshot.read(fragment, group, columns):
-            held = chosen.held_out(batch)
+            held = chosen.held_out(batch, Place(path, group, begin))
             priorities = row_priorities(fragment, group, np.arange(begin, begin + batch.num_rows))
             statistics.update(batch.filter(pa.array(~held)), priorities[~held])
             held_out.add(batch.select(kept), held, priorities)
@@ -234,6 +240,17 @@ def _kept_columns(snapshot: Snapshot, schema: TableSchema) -> list[str]:
 def _first_rows(snapshot: Snapshot, types: pa.Schema) -> pa.Table:
     """For a table too small to hold a row out: its own rows, so that every later step has some to look at."""
     return pa.Table.from_batches(snapshot.sample(types.names, rows=1_024), types)
+
+
+def _for_rows(chosen: Split, snapshot: Snapshot) -> Split:
+    """The split, by place where too few rows differ for one by content."""
+    if chosen.by != "hash":
+        return chosen
+    names = {c.name for c in chosen.columns}
+    fitting = chosen.for_sample(snapshot.sample([n for n in snapshot.schema.names if n in names]))
+    if fitting.by != chosen.by:
+        log.info("too many rows are alike to be held out by content: each is, or is not, by its place in the files")
+    return fitting
 
 
 def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:

@@ -10,11 +10,12 @@ table, and nothing is written. Files whose input did not change are hard links t
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from filelock import FileLock, Timeout
 
 from aemodel.errors import PublishError, TableError, redacted, shown
 from aemodel.files import read_json, sync_file, sync_folder, write_json
-from aemodel.snapshot import local_path
+from aemodel.listing import covers, local_path
+from aemodel.snapshot import Snapshot
 
 MANIFEST = "_manifest.json"
 CURRENT = "current"
@@ -39,11 +41,12 @@ ABANDONED_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class Part:
-    """One output file: where, how many rows, and the digest of the input and model it was made of."""
+    """One output file: where, how many rows, the digest of the input and model it was made of, and its bytes."""
 
     path: str
     rows: int
     source: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -79,32 +82,20 @@ class Table:
         self.root = root
 
     @classmethod
-    def open(cls, uri: str, dataset: Path | None) -> Table:
-        """Check where a job wants its output. `dataset` is the input's local path. Raises TableError."""
-        root = local_path(uri)
+    def open(cls, uri: str, dataset: Snapshot | None) -> Table:
+        """Check where a job wants its output, given its input. Raises TableError."""
+        try:
+            root = local_path(uri)
+        except ValueError as error:
+            raise TableError(f"output.uri {shown(redacted(uri))} can be no folder: {error}; choose another") from None
         if root is None:
             raise TableError(
                 f"output.uri {shown(redacted(uri))}: format parquet publishes to a local or mounted folder; "
                 "give such a path"
             )
         if dataset is not None:
-            folder = dataset if dataset.is_dir() else dataset.parent
-            if root == dataset or (dataset.is_dir() and root.is_relative_to(folder)):
-                raise TableError(
-                    f"output.uri {shown(root)} lies inside the dataset {shown(dataset)}; choose another folder"
-                )
-            if dataset.is_relative_to(root):
-                raise TableError(
-                    f"the dataset {shown(dataset)} lies inside output.uri {shown(root)}; choose another folder"
-                )
-        if root.exists() and not root.is_dir():
-            raise TableError(f"output.uri {shown(root)} is a file; choose a folder")
-        ours = (root / CURRENT).is_symlink() or not root.exists()
-        foreign = [] if ours else [p.name for p in root.iterdir() if p.name != "snapshots" and p.name[0] != "."]
-        if foreign:
-            raise TableError(
-                f"output.uri {shown(root)} holds other files ({shown(foreign[0])}); choose an empty folder"
-            )
+            _check_apart(root, dataset)
+        _check_ours(root)
         return cls(root)
 
     @property
@@ -116,6 +107,17 @@ class Table:
     @property
     def path(self) -> Path:
         return self.root / CURRENT
+
+    def holds(self, key: str) -> bool:
+        """Whether readers see the table of this key, with all its files."""
+        current = self.current
+        return current is not None and current.key == key and all(self._is_there(part) for part in current.parts)
+
+    def _is_there(self, part: Part) -> bool:
+        try:
+            return (self.path / part.path).stat().st_size == part.size
+        except OSError:
+            return False
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -153,13 +155,14 @@ class Table:
     def reusable(self, source: str, path: str) -> Path | None:
         """The current file at `path`, if it was made of the same input, model and settings."""
         current = self.current
-        held = current and any(p.path == path and p.source == source for p in current.parts)
-        return self.root / CURRENT / path if held else None
+        parts = current.parts if current else ()
+        held = any(p.path == path and p.source == source and self._is_there(p) for p in parts)
+        return self.path / path if held else None
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Make a staged table the current one; if it already is, nothing happens. Hold the lock."""
+        """Make a staged table the current one; if it already is, and is whole, nothing happens. Hold the lock."""
         current = self.current
-        if current is not None and current.key == manifest.key:
+        if current is not None and self.holds(manifest.key):
             shutil.rmtree(self.staging(manifest.key), ignore_errors=True)
             return current
         manifest = Manifest(**{**vars(manifest), "table_version": (current.table_version if current else 0) + 1})
@@ -183,6 +186,47 @@ class Table:
         os.replace(link, self.root / CURRENT)
         sync_folder(self.root)
         return manifest
+
+
+def _check_apart(root: Path, dataset: Snapshot) -> None:
+    """The next run must not read what this one writes, nor the table's folder hold the input. Raises TableError."""
+    where = shown(redacted(dataset.uri))
+    written = root / "snapshots" / "000001-0123456789ab"
+    if covers(dataset.uri, [root, *(written / f.path for f in dataset.fragments)]):
+        raise TableError(f"output.uri {shown(root)} lies inside the dataset {where}; choose another folder")
+    base = Path(dataset.base)
+    if local_path(dataset.uri) and any((base / f.path).is_relative_to(root) for f in dataset.fragments):
+        raise TableError(f"the dataset {where} lies inside output.uri {shown(root)}; choose another folder")
+
+
+def _check_ours(root: Path) -> None:
+    """The folder is a table's, or empty, or can be made. Raises TableError."""
+    try:
+        if root.exists() and not root.is_dir():
+            raise TableError(f"output.uri {shown(root)} is a file; choose a folder")
+        _try_to_make(root)
+        ours = (root / CURRENT).is_symlink() or not root.exists()
+        foreign = [] if ours else [p.name for p in root.iterdir() if p.name != "snapshots" and p.name[0] != "."]
+    except OSError as error:
+        raise TableError(f"output.uri {shown(root)} cannot be written: {error.strerror}; choose another") from None
+    if foreign:
+        raise TableError(f"output.uri {shown(root)} holds other files ({shown(foreign[0])}); choose an empty folder")
+
+
+def _try_to_make(root: Path) -> None:
+    """Make the folder, and remove again what was not there before. Raises OSError where it cannot be written to."""
+    made = []
+    try:
+        for folder in reversed([root, *root.parents]):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # another run may have put something there already
+                folder.rmdir()
 
 
 def write_part(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
@@ -241,6 +285,9 @@ def _same(a: pa.Array, b: pa.Array) -> bool:
         return nulls and bool(np.array_equal(a.to_numpy(False), b.to_numpy(False), equal_nan=True))
     if len(a) != len(b) or not a.is_null().equals(b.is_null()):
         return False
+    if pa.types.is_map(a.type):
+        entries = pa.list_(pa.struct([("key", a.type.key_type), ("value", a.type.item_type)]))
+        return _same(a.cast(entries), b.cast(entries))
     if pa.types.is_struct(a.type):
         return all(_same(x, y) for x, y in zip(a.flatten(), b.flatten(), strict=True))
     if pa.types.is_fixed_size_list(a.type) or pa.types.is_list(a.type) or pa.types.is_large_list(a.type):

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from aemodel.bundle import Bundle
 from aemodel.columns import columns_of
-from aemodel.config import OutputJob, RegistryJob
+from aemodel.config import CHALLENGER, OutputJob, RegistryJob
 from aemodel.errors import RegistryError, TrackingServerError, redacted, shown, without_secrets
 from aemodel.transform import ColumnTransform
 
@@ -49,7 +49,6 @@ KEY_TAG = "aemodel.key"
 PREVIOUS_TAG = "aemodel.previous"
 ROLLED_BACK_TAG = "aemodel.rolled_back"
 PROMOTED_TAG = "aemodel.promoted_by_hand"
-CHALLENGER = "challenger"
 #: What a registered version needs to load and predict; the versions are those that wrote it.
 REQUIREMENTS = (
     "mlflow",
@@ -294,7 +293,11 @@ def _input_type(fitted: ColumnTransform) -> Any:
 
 def _ping(uri: str) -> None:
     """A server that does not answer is found before any work is done. Raises TrackingServerError."""
-    reason, parts = "", urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise TrackingServerError(f"registry.tracking_uri {redacted(uri)} is no address ({error}); mend it") from None
+    reason = ""
     health = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/health", "", ""))
     for attempt in range(PING_ATTEMPTS):
         try:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aemodel import frame
 from aemodel.bundle import Bundle
 from aemodel.config import ModelJob
-from aemodel.files import read_json, write_json
+from aemodel.files import read_state, write_json
 from aemodel.frame import Frame
 from aemodel.kept import Kept
 from aemodel.layout import Block, Layout
@@ -42,7 +42,7 @@ class Lineage:
     @classmethod
     def load(cls, path: Path) -> Lineage | None:
         """None where a run follows on none."""
-        return cls(**read_json(path)) if path.exists() else None
+        return cls(**read_state(path)) if path.exists() else None
 
 
 def framed(latents: np.ndarray, parent: Bundle | None, on_anchors: np.ndarray | None, kept: Kept | None) -> Frame:

@@ -48,6 +48,11 @@ class Report:
     strangest: tuple[StrangeRow, ...]
     seconds: dict[str, float]
 
+    @property
+    def measured_rows(self) -> str:
+        """What the figures are of."""
+        return "the training rows (too few to hold any out)" if self.held_out_is_training else "held-out rows"
+
 
 @dataclass(frozen=True)
 class InputRow:
@@ -81,7 +86,7 @@ def render(report: Report) -> str:
         report=report,
         tiles=_tiles(report),
         inputs=_inputs(report),
-        loss_chart=_loss_chart(report.journal),
+        loss_chart=_loss_chart(report),
         column_chart=charts.bars(shown),
         columns_hidden=hidden,
         latent_chart=picture,
@@ -95,13 +100,13 @@ def render(report: Report) -> str:
 def _tiles(report: Report) -> list[tuple[str, str, str]]:
     """(figure, what it is, a note) of the page's head."""
     found, rank = report.evaluation, report.evaluation.latents.effective_rank
-    held_out = "the training rows themselves" if report.held_out_is_training else f"{report.num_held_out:,} held out"
+    held_out = "too few to hold any out" if report.held_out_is_training else f"{report.num_held_out:,} held out"
     return [
         (f"{report.num_training:,}", "training rows", held_out),
-        (f"{found.r2:.3f}", "R² on held-out rows", "mean over source columns"),
+        (f"{found.r2:.3f}", f"R² on {report.measured_rows}", "mean over source columns"),
         (f"{found.r2_pca:.3f}", "R² of PCA", f"same {len(found.latents.std)} dimensions, same rows"),
         (f"{found.r2 - found.r2_pca:+.3f}", "gain over PCA", "more variance explained"),
-        *_gap(found),
+        *([] if report.held_out_is_training else _gap(found)),
         (f"{rank:.1f}", "effective rank", f"of {len(found.latents.std)} latents"),
     ]
 
@@ -145,14 +150,14 @@ def _moment(column: Column, seconds: float) -> str:
     return clock if column.type.startswith("time") and not column.type.startswith("timestamp") else f"{day} {clock}"
 
 
-def _loss_chart(journal: tuple[dict[str, Any], ...]) -> Markup:
+def _loss_chart(report: Report) -> Markup:
     def line(event: str, name: str, style: str) -> Line:
-        points = [(e["step"], e["loss"]) for e in journal if e["event"] == event and math.isfinite(e["loss"])]
+        points = [(e["step"], e["loss"]) for e in report.journal if e["event"] == event and math.isfinite(e["loss"])]
         kept = points[:: max(1, len(points) // 400)] if points else []
         return Line(name, style, tuple(p[0] for p in kept), tuple(p[1] for p in kept))
 
     return charts.curves(
-        [line("epoch", "training, inputs corrupted", "theirs"), line("held_out", "held-out rows", "ours")], "step"
+        [line("epoch", "training, inputs corrupted", "theirs"), line("held_out", report.measured_rows, "ours")], "step"
     )
 
 
@@ -194,7 +199,7 @@ def _colours(report: Report, count: int) -> tuple[list[str], Legend]:
         return [places.get(label, 'class="other"') for label in labels], Legend(report.label_name, tuple(entries))
     shades = [f'class="s{min(4, int(rank * 5))}"' for rank in np.nan_to_num(report.ranks[:count]).tolist()]
     entries = [(f'class="s{i}"', f"{i * 20}–{i * 20 + 20} %") for i in range(5)]
-    return shades, Legend("how strange a row is among held-out rows", tuple(entries))
+    return shades, Legend(f"how strange a row is among {report.measured_rows}", tuple(entries))
 
 
 def _numbers(labels: tuple[str | None, ...]) -> np.ndarray | None:

@@ -1,25 +1,16 @@
 """The pinned input: which files, which row groups, how many rows, one schema, one digest.
 
-Rules, the same for a file, a folder, a glob and any file system that pyarrow opens:
-
-- Names (and folders) that begin with `_` or `.` are ignored, as Spark and pyarrow ignore them.
-- In a folder, files ending in `.parquet` or `.parq` are the data. Others are ignored and listed.
-- `key=value` folders are columns (hive partitions): integers if every value is one, else strings. A column
-  of the same name inside the files wins.
-- Files may differ: a column that one lacks is read as null there, and types are widened where Arrow can do
-  it without changing values' meaning (int32 with int64, integer with float, …). Anything else is refused.
+Which files an address names is decided in `listing`, what schema they have together in `unified`.
 """
 
 from __future__ import annotations
 
 import base64
-import fnmatch
 import hashlib
 import posixpath
-import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +21,13 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from aemodel.errors import SchemaError, SnapshotChanged, SnapshotError, redacted, shown, without_secrets
-from aemodel.files import digest, read_json, write_json
+from aemodel.files import digest, read_state, write_json
+from aemodel.listing import filesystem_of, listed
+from aemodel.unified import FileSchema, Partition, conformed, unified
 
-SUFFIXES = (".parquet", ".parq")
 BATCH_ROWS = 65_536
+#: What pyarrow says of encrypted columns, and of nulls among lists of fixed size, which it writes and cannot read.
+NOT_SUPPORTED = ("decrypt", "Expected all lists to be of size")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -46,7 +40,7 @@ class Fragment:
     mtime_ns: int | None
     footer: str
     row_groups: tuple[int, ...]
-    partition: tuple[tuple[str, str | None], ...]
+    partition: Partition
 
     @property
     def num_rows(self) -> int:
@@ -55,12 +49,15 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Snapshot:
+    """`inexact`: columns whose values the common type may change a little, and why (see `unified`)."""
+
     uri: str
     base: str
     fragments: tuple[Fragment, ...]
     ignored: tuple[str, ...]
     schema: pa.Schema
     partition_columns: tuple[str, ...]
+    inexact: Mapping[str, str]
 
     @property
     def num_rows(self) -> int:
@@ -100,9 +97,9 @@ class Snapshot:
                 for batch in file.iter_batches(BATCH_ROWS, [row_group], held, use_threads=threads):
                     batch.validate(full=True)
                     rows += batch.num_rows
-                    yield _conform(batch, wanted, dict(pinned.partition))
+                    yield conformed(batch, wanted, pinned.partition, where)
         except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
-            raise SnapshotError(f"{where}: corrupt data ({_first_line(error)}); restore or remove the file") from None
+            raise _unreadable(where, error) from None
         if rows != pinned.row_groups[row_group]:
             raise SnapshotError(f"{where}: {rows} rows where its footer promises others; restore or remove the file")
 
@@ -122,7 +119,7 @@ class Snapshot:
         return taken
 
     def _open(self, fragment: Fragment) -> pq.ParquetFile:
-        filesystem, _ = _filesystem(self.uri)
+        filesystem, _ = filesystem_of(self.uri)
         path = posixpath.join(self.base, fragment.path) if fragment.path else self.base
         info = filesystem.get_file_info(path)
         if info.type != pafs.FileType.File or info.size != fragment.size or info.mtime_ns != fragment.mtime_ns:
@@ -143,12 +140,13 @@ class Snapshot:
             "ignored": self.ignored,
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "partition_columns": self.partition_columns,
+            "inexact": self.inexact,
         }
         write_json(path, state)
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        state = read_json(path)
+        state = read_state(path)
         fragments = tuple(
             Fragment(
                 **{
@@ -167,93 +165,30 @@ class Snapshot:
             tuple(state["ignored"]),
             schema,
             tuple(state["partition_columns"]),
+            state["inexact"],
         )
 
 
 def open_snapshot(uri: str) -> Snapshot:
     """Pin the dataset at `uri`: a file, a folder or a glob. Raises SnapshotError or SchemaError, naming the file."""
     try:
-        filesystem, base, infos, ignored = _listed(uri)
+        found = listed(uri)
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = without_secrets(_first_line(error))
         raise SnapshotError(f"dataset.uri {shown(redacted(uri))} cannot be opened: {reason}") from None
-    if not infos:
-        kinds = Counter(posixpath.splitext(p)[1] or "extensionless" for p in ignored)
-        found = ", ".join(f"{n} {k}" for k, n in kinds.most_common(3))
+    if not found.files:
+        kinds = Counter(posixpath.splitext(p)[1] or "extensionless" for p in found.ignored)
+        seen = ", ".join(f"{n} {k}" for k, n in kinds.most_common(3))
         raise SnapshotError(
-            f"no Parquet files in {shown(redacted(uri))} ({'found ' + found if found else 'it is empty'}); "
+            f"no Parquet files in {shown(redacted(uri))} ({'found ' + seen if seen else 'it is empty'}); "
             "give a file, folder or glob of .parquet files"
         )
-    pinned = [_pin(filesystem, base, info) for info in infos]
+    pinned = [_pin(found.filesystem, found.base, info) for info in found.files]
     fragments = tuple(fragment for fragment, _ in pinned)
-    schema, partition_columns = _unified(fragments, [s for _, s in pinned])
-    return Snapshot(uri, base, fragments, tuple(ignored), schema, partition_columns)
-
-
-def local_path(uri: str) -> Path | None:
-    """The absolute local path that `uri` names, or None where it names another file system."""
-    if uri.startswith("file://"):
-        return Path(unquote(uri.removeprefix("file://"))).resolve()
-    return None if "://" in uri else Path(uri).expanduser().resolve()
-
-
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    path = local_path(uri)
-    if path is not None:
-        return pafs.LocalFileSystem(), str(path)
-    return pafs.FileSystem.from_uri(uri)
-
-
-def _listed(uri: str) -> tuple[pafs.FileSystem, str, list[pafs.FileInfo], list[str]]:
-    """File system, base path, data files in order of path, and ignored paths (relative to base)."""
-    if re.search(r"[*?\[]", uri.partition("://")[2] or uri):
-        return _globbed(uri)
-    filesystem, base = _filesystem(uri)
-    info = filesystem.get_file_info(base)
-    if info.type == pafs.FileType.NotFound:
-        raise SnapshotError(f"no such file or folder: {shown(redacted(uri))}; check dataset.uri")
-    if info.type == pafs.FileType.File:
-        return filesystem, posixpath.dirname(base), [info], []
-    return filesystem, base, *_data_files(filesystem, base)
-
-
-def _globbed(uri: str) -> tuple[pafs.FileSystem, str, list[pafs.FileInfo], list[str]]:
-    head = re.match(r"[^*?\[]*/", uri)
-    root = head.group(0) if head else "."
-    pattern = uri.removeprefix(root) if head else uri
-    filesystem, base = _filesystem(root)
-    if filesystem.get_file_info(base).type != pafs.FileType.Directory:
-        raise SnapshotError(f"no such folder: {shown(redacted(root))}; check dataset.uri")
-    files, ignored = _data_files(filesystem, base)
-    relative = {posixpath.relpath(f.path, base): f for f in files}
-    steps = [s for s in pattern.split("/") if s]
-    chosen = [p for p in relative if _matches(p.split("/"), steps)]
-    if not chosen:
-        raise SnapshotError(f"nothing matches {shown(redacted(uri))}; check dataset.uri")
-    return filesystem, base, [relative[p] for p in sorted(chosen)], ignored
-
-
-def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Step by step, `**` for any number of them; a folder that matches brings all that is in it."""
-    if not pattern:
-        return True
-    if pattern[0] == "**":
-        return any(_matches(path[i:], pattern[1:]) for i in range(len(path)))
-    return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
-
-
-def _data_files(filesystem: pafs.FileSystem, base: str) -> tuple[list[pafs.FileInfo], list[str]]:
-    files, ignored = [], []
-    for info in filesystem.get_file_info(pafs.FileSelector(base, recursive=True)):
-        if info.type != pafs.FileType.File:
-            continue
-        relative = posixpath.relpath(info.path, base)
-        hidden = any(part[0] in "_." for part in relative.split("/"))
-        if hidden or not relative.lower().endswith(SUFFIXES):
-            ignored.append(relative)
-        else:
-            files.append(info)
-    return sorted(files, key=lambda i: i.path), sorted(ignored)
+    together = unified([FileSchema(f.path, schema, f.partition) for f, schema in pinned])
+    return Snapshot(
+        uri, found.base, fragments, tuple(found.ignored), together.schema, together.partition_columns, together.inexact
+    )
 
 
 def _pin(filesystem: pafs.FileSystem, base: str, info: pafs.FileInfo) -> tuple[Fragment, pa.Schema]:
@@ -293,84 +228,16 @@ def _footer(source: Any, size: int) -> bytes:
     return bytes(source.read(length))
 
 
-def _partition(relative: str) -> tuple[tuple[str, str | None], ...]:
+def _partition(relative: str) -> Partition:
     pairs = [part.split("=", 1) for part in relative.split("/")[:-1] if "=" in part]
     return tuple((unquote(k), None if v == HIVE_NULL else unquote(v)) for k, v in pairs)
 
 
-def _unified(fragments: Sequence[Fragment], schemas: Sequence[pa.Schema]) -> tuple[pa.Schema, tuple[str, ...]]:
-    """One schema for all files, partition columns last. Raises SchemaError naming column, types and files."""
-    merged, first = _plain(schemas[0]), fragments[0].path
-    for fragment, schema in zip(fragments[1:], schemas[1:], strict=True):
-        plain = _plain(schema)
-        if plain.equals(merged):
-            continue
-        try:
-            merged = pa.unify_schemas([merged, plain], promote_options="permissive")
-        except pa.ArrowException:
-            _refuse(merged, first, plain, fragment.path)
-    names = [tuple(k for k, _ in f.partition) for f in fragments]
-    if len(set(names)) > 1:
-        odd = next(f.path for f, n in zip(fragments, names, strict=True) if n != names[0])
-        raise SchemaError(f"{shown(odd)} and {shown(first)} have different hive partition keys; split the dataset")
-    columns = tuple(k for k in names[0] if k not in merged.names)
-    for column in columns:
-        values = [dict(f.partition)[column] for f in fragments]
-        integer = all(v is None or re.fullmatch(r"[+-]?\d{1,18}", v) for v in values)
-        merged = merged.append(pa.field(column, pa.int64() if integer else pa.string()))
-    return merged, columns
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """Encodings of the same values made one: dictionaries by their values, every string large or not as string."""
-    return pa.schema([pa.field(f.name, _plain_type(f.type)) for f in schema])
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    return kind
-
-
-def _refuse(merged: pa.Schema, first: str, other: pa.Schema, path: str) -> None:
-    for field in other:
-        if field.name not in merged.names:
-            continue
-        known = merged.field(field.name)
-        try:
-            pa.unify_schemas([pa.schema([known]), pa.schema([field])], promote_options="permissive")
-        except pa.ArrowException:
-            raise SchemaError(
-                f"column {shown(field.name)} is {known.type} in {shown(first)} but {field.type} in {shown(path)}; "
-                "write both alike"
-            ) from None
-    raise AssertionError("two schemas do not unify, yet each of their columns does")
-
-
-def _conform(batch: pa.RecordBatch, wanted: pa.Schema, partition: dict[str, str | None]) -> pa.RecordBatch:
-    arrays, held = [], dict(zip(batch.schema.names, batch.columns, strict=True))
-    for field in wanted:
-        if field.name in held:
-            array = held[field.name]
-            arrays.append(array if array.type == field.type else _cast(array, field.type))
-        elif field.name in partition:
-            value = pa.scalar(partition[field.name], pa.string()).cast(field.type)
-            arrays.append(pa.repeat(value, batch.num_rows))
-        else:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-    if not arrays:
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
-    return pa.RecordBatch.from_arrays(arrays, schema=wanted)
-
-
-def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    return array.cast(kind, safe=False) if pa.types.is_floating(kind) else array.cast(kind)
+def _unreadable(where: str, error: BaseException) -> SnapshotError:
+    reason = _first_line(error)
+    if isinstance(error, NotImplementedError) or any(sign in reason for sign in NOT_SUPPORTED):
+        return SnapshotError(f"{where}: pyarrow does not support how it is written ({reason}); write it in another way")
+    return SnapshotError(f"{where}: corrupt data ({reason}); restore or remove the file")
 
 
 def _first_line(error: BaseException) -> str:

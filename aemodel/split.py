@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,25 +11,68 @@ import pyarrow as pa
 from aemodel import cells
 from aemodel.config import SplitJob
 from aemodel.errors import JobError, shown
+from aemodel.files import digest
 from aemodel.schema import Column, TableSchema, natural_kind
+
+#: With fewer distinct rows than this, a split by content gives too few held-out rows that differ to measure by.
+FEW_DISTINCT = 200
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a batch of consecutive rows stands: file (path below the dataset's), row group, ordinal of its first."""
+
+    path: str
+    row_group: int
+    begin: int
+
+    def hashes(self, rows: int) -> np.ndarray:
+        """uint64 of shape (rows,): the same on every machine, wherever the dataset lies."""
+        group = np.uint64(int(digest([self.path, self.row_group])[:16], 16))
+        with np.errstate(over="ignore"):
+            return cells.mixed(cells.mixed(np.arange(self.begin, self.begin + rows, dtype=np.uint64)) + group)
 
 
 @dataclass(frozen=True)
 class Split:
-    """By hash: rows of equal content fall on one side, so duplicates never stand on both."""
+    """By hash: rows of equal content fall on one side, so duplicates never stand on both.
+
+    By place, which no job asks for: what a split by hash becomes for a table of few distinct rows.
+    """
 
     by: str
     columns: tuple[Column, ...]
     holdout: float
     threshold: float | None = None
 
-    def held_out(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Boolean of shape (rows,)."""
+    def held_out(self, batch: pa.RecordBatch, place: Place | None = None) -> np.ndarray:
+        """Boolean of shape (rows,). Only a split by place needs to be told the batch's."""
+        if self.by == "place":
+            assert place is not None
+            return np.asarray(cells.unit_interval(place.hashes(batch.num_rows)) < self.holdout)
         read = [column.cells(batch.column(column.name)) for column in self.columns]
         if self.by == "time":
             assert self.threshold is not None and isinstance(read[0], np.ndarray)
             return np.asarray(read[0] >= self.threshold)
         return np.asarray(cells.unit_interval(cells.row_hash(read)) < self.holdout)
+
+    def for_sample(self, sample: Sequence[pa.RecordBatch]) -> Split:
+        """By place instead of by hash, where the sampled rows say that equal rows are too many for the latter."""
+        if self.by != "hash":
+            return self
+        hashes = np.concatenate([cells.row_hash([c.cells(b.column(c.name)) for c in self.columns]) for b in sample])
+        return replace(self, by="place", columns=()) if _too_alike(hashes, self.holdout) else self
+
+
+def _too_alike(hashes: np.ndarray, holdout: float) -> bool:
+    """Whether rows of these content hashes would be split badly: few of them differ, or a few weigh most.
+
+    A small table of rows that all differ is not such a one: no other split would do better.
+    """
+    distinct, rows = len(np.unique(hashes)), len(hashes)
+    share = float((cells.unit_interval(hashes) < holdout).mean())
+    few = distinct < FEW_DISTINCT and 2 * distinct < rows
+    return few or (distinct < rows and not holdout / 2 <= share <= 2 * holdout)
 
 
 def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:

@@ -23,7 +23,7 @@ from aemodel import bundle, frame, release, training
 from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.errors import AemodelError
-from aemodel.files import read_json, write_json
+from aemodel.files import read_state, write_json
 from aemodel.frame import Frame
 from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 
 def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     """Train this rank's share; rank 0 writes the bundle and the result."""
-    job = Job.model_validate(read_json(folder / "job.json"))
+    job = Job.model_validate(read_state(folder / "job.json"))
     snapshot, prepared = Snapshot.load(folder / "snapshot.json"), Prepared.load(folder / "prepared")
     pl.seed_everything(job.training.seed, workers=False, verbose=False)
     layout = prepared.transform.layout
@@ -72,7 +72,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     if rank == 0:
         best = learner.averaged.cpu().eval().requires_grad_(False)
         best.frame = _frame(best, champion, prepared)
-        provenance = bundle.Provenance(**read_json(folder / "provenance.json"))
+        provenance = bundle.Provenance(**read_state(folder / "provenance.json"))
         anchors = prepared.transform.apply_all(prepared.anchors)
         made = bundle.calibrated(best, job.model, prepared.transform, held_out, anchors, provenance)
         bundle.save(made, folder / "bundle")

@@ -51,7 +51,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Sample:
-    """One seed's rows of a table: indices of the training rows, training and test rows as the transform encodes them."""
+    """One seed's rows of a table: indices of the training rows, and training and test rows encoded."""
 
     data: Data
     seed: int

@@ -30,7 +30,8 @@ def markdown(outcome: Outcome) -> str:
     if outcome.rows is not None:
         facts["rows"] = f"{outcome.rows:,}" + ("" if outcome.changed else " (unchanged: nothing to score)")
     if outcome.r2 is not None and outcome.r2_pca is not None:
-        facts["held-out R²"] = f"{outcome.r2:.4f}"
+        rows = "R² on the training rows (too few to hold any out)" if outcome.held_out_is_training else "held-out R²"
+        facts[rows] = f"{outcome.r2:.4f}"
         facts["PCA of the same width"] = f"{outcome.r2_pca:.4f} ({outcome.r2 - outcome.r2_pca:+.4f})"
     if outcome.gate is not None:
         facts["gate"] = "passed" if outcome.gate["passed"] else "**refused**: " + "; ".join(outcome.gate["reasons"])

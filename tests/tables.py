@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+import pytest
 
+from aemodel import listing, snapshot
 from aemodel.config import DatasetJob
 from aemodel.schema import TableSchema, decide
 from aemodel.statistics import Statistics, row_priorities
@@ -70,6 +73,13 @@ def write_hive(table: pa.Table, folder: Path, column: str, row_group_size: int =
         rows = table.filter(chosen).drop_columns([column])
         write(rows, folder / f"{column}={name}" / "part-0.parquet", row_group_size)
     return folder
+
+
+def as_remote(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Make `mock://…` a file system that is not the local one, with `root` at its top."""
+    remote = pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem())
+    for module in (listing, snapshot):
+        monkeypatch.setattr(module, "filesystem_of", lambda uri: (remote, uri.removeprefix("mock://").rstrip("/")))
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -76,6 +76,35 @@ def test_a_value_out_of_range_is_refused_by_its_key(section: str, key: str, valu
 
 
 @pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {**MINIMAL, "model": {"latent_dim": 0}},
+            "'model.latent_dim': Input should be greater than or equal to 1, or 'auto' (got '0')",
+        ),
+        ({"datasets": {"uri": "x"}}, "unknown key 'datasets'; did you mean 'dataset'?"),
+        ({"model": {}}, "'dataset' is missing; a job needs at least `dataset: {uri: …}`"),
+        ({"dataset": "x"}, "'dataset': Input should be a valid dictionary or instance of DatasetJob (got 'x')"),
+    ],
+)
+def test_one_mistake_is_told_once(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job(data, "job.yaml")
+    assert str(caught.value) == f"job.yaml: {message}"
+
+
+@pytest.mark.parametrize("alias", ["latest", "Latest", "v1", "V22", "challenger"])
+def test_an_alias_that_has_a_meaning_already_is_refused(alias: str) -> None:
+    with pytest.raises(JobError, match=r"^job\.yaml: 'registry\.alias': .*; choose another name \(got "):
+        parse_job({**MINIMAL, "registry": {"alias": alias}}, "job.yaml")
+
+
+@pytest.mark.parametrize("alias", ["v", "v1a", "latest-one", "champion"])
+def test_an_alias_that_only_looks_like_it_is_fine(alias: str) -> None:
+    assert parse_job({**MINIMAL, "registry": {"alias": alias}}, "job.yaml").registry.alias == alias
+
+
+@pytest.mark.parametrize(
     ("split", "reason"),
     [
         ({"by": "time"}, "split by time needs a column"),
@@ -139,6 +168,11 @@ def test_a_variable_of_no_section_is_named_with_the_nearest() -> None:
         parse_job(MINIMAL, "job", {"AEMODEL_TRANING__SEED": "1"})
 
 
+def test_a_variable_nested_too_deeply_is_text() -> None:
+    with pytest.raises(JobError, match="'training.seed'"):
+        parse_job(MINIMAL, "job", {"AEMODEL_TRAINING__SEED": "[" * 3_000})
+
+
 def test_an_unknown_key_in_the_environment_is_named() -> None:
     with pytest.raises(JobError, match=r"unknown key 'training\.sed'; did you mean 'seed'\?"):
         parse_job(MINIMAL, "job", {"AEMODEL_TRAINING__SED": "1"})
@@ -152,6 +186,7 @@ def test_an_unknown_key_in_the_environment_is_named() -> None:
         ("dataset: [unclosed\n", r"job\.yaml, line 2: .*mend the YAML"),
         ("- a\n- b\n", r"job\.yaml: a job file is a mapping with at least `dataset: {uri: …}`"),
         ("", r"job\.yaml: a job file is a mapping"),
+        ("[" * 3_000, r"job\.yaml: it is nested too deeply to be a job; mend the YAML"),
     ],
 )
 def test_a_file_that_is_no_job_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:

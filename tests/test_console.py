@@ -48,6 +48,12 @@ def test_the_summary_tells_rows_gain_gate_version_and_the_strangest_rows() -> No
         assert expected in text
 
 
+def test_figures_of_training_rows_are_not_called_those_of_held_out_ones() -> None:
+    text = summary(replace(OUTCOME, held_out_is_training=True))
+    assert "0.900 on the training rows (too few to hold any out)" in text and "held-out" not in text
+    assert "0.900 on held-out rows" in summary(OUTCOME)
+
+
 def test_the_summary_says_when_nothing_was_to_be_done() -> None:
     assert "unchanged: nothing to score" in summary(replace(OUTCOME, changed=False))
 

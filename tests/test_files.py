@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemodel.files import digest, read_json, whole_folder, write_bytes, write_json
+from aemodel.errors import DamagedFile
+from aemodel.files import digest, read_json, read_state, resolved, whole_folder, write_bytes, write_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -39,6 +40,33 @@ def test_json_is_read_back_as_written(value: object, tmp_path_factory: pytest.Te
     path = tmp_path_factory.getbasetemp() / "value.json"
     write_json(path, value)
     assert read_json(path) == value
+
+
+@pytest.mark.parametrize("left", [b"", b'{"a": 1', b'{"a": "\xff"}'])
+def test_a_damaged_file_is_named_with_what_to_do(left: bytes, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_bytes(left)
+    with pytest.raises(DamagedFile, match=r"result\.json' is damaged \(.*\); remove the run's folder and run again"):
+        read_state(tmp_path / "result.json")
+
+
+def test_a_path_is_resolved_whether_it_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("folder")
+    assert resolved("link/new") == tmp_path / "folder" / "new"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolved("~/x") == tmp_path / "x"
+
+
+def test_what_can_be_no_path_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path, reason in (
+        ("~nosuchuser/x", "no home folder is known for ~nosuchuser"),
+        ("a\0b", "null"),
+        ("x" * 5_000, "File name too long"),
+        (str(tmp_path / "loop"), "Too many levels of symbolic links"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            resolved(path)
 
 
 def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path: Path) -> None:

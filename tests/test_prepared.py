@@ -8,6 +8,7 @@ import pytest
 
 from aemodel.config import Job, parse_job
 from aemodel.errors import SchemaError
+from aemodel.loader import EncodedRowGroups
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
@@ -78,10 +79,34 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_duplicates_stand_on_one_side(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    once = {"x": rng.normal(size=100), "y": rng.normal(size=100)}
+    once = {"x": rng.normal(size=300), "y": rng.normal(size=300)}
     prepared = _prepared(pa.table({k: np.tile(v, 3) for k, v in once.items()}), tmp_path)
     held = prepared.held_out["x"].to_pylist()
     assert held and all(held.count(v) == 3 for v in held)
+
+
+def _of_few_contents(rows: int = 5_000) -> pa.Table:
+    rng = np.random.default_rng(0)
+    return pa.table({"a": rng.random(rows) < 0.5, "b": rng.choice(["x", "y"], rows)})
+
+
+def test_a_table_of_few_contents_has_its_share_of_held_out_rows_and_keeps_its_columns(tmp_path: Path) -> None:
+    prepared = _prepared(_of_few_contents(), tmp_path)
+    assert prepared.split.by == "place" and prepared.schema.names == ("a", "b")
+    assert 0.08 < prepared.num_held_out / 5_000 < 0.12
+
+
+def test_rows_held_out_by_place_are_not_read_for_training(tmp_path: Path) -> None:
+    prepared = _prepared(_of_few_contents(), tmp_path / "data")
+    prepared.save(tmp_path / "prepared")
+    again = Prepared.load(tmp_path / "prepared")
+    read = EncodedRowGroups(open_snapshot(str(tmp_path / "data")), again.split, again.transform)
+    assert sum(len(read(g)) for g in again.groups) == 5_000 - prepared.num_held_out
+
+
+def test_rows_that_are_all_equal_are_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="all [0-9]+ training rows are equal in all columns that are inputs"):
+        _prepared(pa.table({"a": [1] * 200, "b": ["x"] * 200}), tmp_path)
 
 
 def test_it_reads_back_as_it_was_saved(mixed_prepared: Prepared, tmp_path: Path) -> None:

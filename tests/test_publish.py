@@ -16,6 +16,7 @@ from aemodel import publish as module
 from aemodel.errors import PublishError, TableError
 from aemodel.files import digest
 from aemodel.publish import Manifest, Part, Table, check_part, link_part, write_part
+from aemodel.snapshot import open_snapshot
 from tests import tables
 
 
@@ -35,7 +36,7 @@ def staged(table: Table, key: str, files: dict[str, pa.Table]) -> Manifest:
             link_part(kept, staging / path)
         else:
             write_part(staging / path, rows.to_batches(), rows.schema)
-        parts.append(Part(path, rows.num_rows, source))
+        parts.append(Part(path, rows.num_rows, source, (staging / path).stat().st_size))
     return Manifest(key, "flights", "3", "snapshot", "recipe", tuple(parts), strangest=({"error": 1.0},))
 
 
@@ -118,6 +119,21 @@ def test_a_file_is_reused_only_for_its_own_path_and_source(table: Table) -> None
     assert table.reusable(source, "p.parquet") == table.path / "p.parquet"
     assert table.reusable(source, "q.parquet") is None
     assert table.reusable("other", "p.parquet") is None
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut short"])
+def test_a_table_that_lost_a_part_is_written_again_under_the_same_key(table: Table, damage: str) -> None:
+    files = {"p.parquet": features(), "q.parquet": features(5)}
+    published(table, "a" * 64, files)
+    part = table.path / "q.parquet"
+    if damage == "lost":
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-9])
+    assert not table.holds("a" * 64)
+    assert table.reusable(digest(files["q.parquet"].to_pydict()), "q.parquet") is None
+    assert published(table, "a" * 64, files).table_version == 2
+    assert read(table) == list(range(10)) and table.holds("a" * 64)
 
 
 KILLED_AT: dict[str, Callable[..., bool]] = {
@@ -223,27 +239,71 @@ def test_the_lock_of_a_killed_writer_is_free(table: Table, monkeypatch: pytest.M
 def test_an_output_inside_the_dataset_is_refused(tmp_path: Path, place: str) -> None:
     tables.write(features(), tmp_path / "data" / "part.parquet")
     with pytest.raises(TableError, match=r"lies inside the dataset '.*data'; choose another folder"):
-        Table.open(str(tmp_path / place), tmp_path / "data")
+        Table.open(str(tmp_path / place), open_snapshot(str(tmp_path / "data")))
 
 
 def test_an_output_that_holds_the_dataset_is_refused(tmp_path: Path) -> None:
     path = tables.write(features(), tmp_path / "data" / "part.parquet")
-    for dataset in (tmp_path / "data", path):
+    for dataset in (tmp_path / "data", path, tmp_path / "d*" / "*.parquet"):
         with pytest.raises(TableError, match=r"the dataset .* lies inside output\.uri .*; choose another folder"):
-            Table.open(str(tmp_path), dataset)
+            Table.open(str(tmp_path), open_snapshot(str(dataset)))
 
 
 def test_an_output_that_is_a_link_into_the_dataset_is_refused(tmp_path: Path) -> None:
     tables.write(features(), tmp_path / "data" / "part.parquet")
     (tmp_path / "features").symlink_to(tmp_path / "data")
     with pytest.raises(TableError, match="lies inside the dataset"):
-        Table.open(str(tmp_path / "features"), tmp_path / "data")
+        Table.open(str(tmp_path / "features"), open_snapshot(str(tmp_path / "data")))
 
 
 def test_an_output_beside_the_dataset_is_fine(tmp_path: Path) -> None:
     path = tables.write(features(), tmp_path / "data" / "part.parquet")
-    assert Table.open(str(tmp_path / "data2"), tmp_path / "data").root == tmp_path / "data2"
-    assert Table.open(str(tmp_path / "data" / "features"), path).root == tmp_path / "data" / "features"
+    assert Table.open(str(tmp_path / "data2"), open_snapshot(str(tmp_path / "data"))).root == tmp_path / "data2"
+    assert Table.open(str(tmp_path / "data" / "features"), open_snapshot(str(path))).root == path.parent / "features"
+
+
+def test_an_output_below_a_glob_is_refused_only_where_the_glob_would_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tables.write(features(), tmp_path / "part.parquet")
+    tables.write(features(), tmp_path / "data1" / "part.parquet")
+    for dataset in ("*.parquet", "data*/*.parquet"):
+        assert Table.open("features", open_snapshot(dataset)).root == tmp_path / "features"
+    for uri, dataset in (("features", "**/*.parquet"), ("data1/features", "data*")):
+        with pytest.raises(TableError, match="lies inside the dataset"):
+            Table.open(uri, open_snapshot(dataset))
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("~nosuchuser/x", "can be no folder: no home folder is known for ~nosuchuser; choose another"),
+        ("a\0b", "can be no folder: embedded null"),
+        ("x" * 5_000, "can be no folder: File name too long"),
+        ("file.txt/x", "cannot be written: Not a directory; choose another"),
+        ("/proc/nope/x", "cannot be written: No such file or directory; choose another"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_refused(
+    uri: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(TableError, match=reason):
+        Table.open(uri, None)
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_an_output_that_may_not_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(TableError, match="cannot be written: Permission denied; choose another"):
+        Table.open(str(tmp_path), None)
+
+
+def test_to_open_a_table_makes_no_folder(tmp_path: Path) -> None:
+    Table.open(str(tmp_path / "deep" / "features"), None)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "part.parquet", "current/part.parquet"])
@@ -301,11 +361,13 @@ def test_a_part_that_carries_every_kind_of_column_passes(tmp_path: Path) -> None
     checked(tmp_path, with_features(carried), carried)
 
 
+MAP = pa.map_(pa.string(), pa.float64())
 NESTED = pa.table(
     {
         "large": pa.array([[1.0, np.nan], None, []], pa.large_list(pa.float64())),
         "struct": pa.array([{"a": np.nan, "b": [1.0]}, None, {"a": 1.0, "b": None}]),
         "deep": pa.array([[[np.nan], []], [None], None], pa.list_(pa.list_(pa.float32()))),
+        "map": pa.array([[("a", np.nan), ("b", None)], None, []], MAP),
     }
 )
 
@@ -343,6 +405,9 @@ def test_a_feature_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: 
             pa.array([[2.0, np.nan]] * 3, pa.list_(pa.float64(), 2)),
         ),
         (pa.array([{"a": np.nan, "b": 1}] * 3), pa.array([{"a": np.nan, "b": 2}] * 3)),
+        (pa.array([[("a", np.nan)]] * 3, MAP), pa.array([[("a", 1.0)]] * 3, MAP)),
+        (pa.array([[("a", np.nan)]] * 3, MAP), pa.array([[("b", np.nan)]] * 3, MAP)),
+        (pa.array([[("a", np.nan)]] * 3, MAP), pa.array([[("a", np.nan), ("b", 1.0)], [("a", np.nan)], []], MAP)),
     ],
 )
 def test_a_carried_column_that_was_altered_is_refused_by_name(

@@ -128,3 +128,8 @@ def test_the_signature_names_every_input_as_optional_and_every_output(mixed_bund
     assert "string" in kinds["carrier"] and "datetime" in kinds["seen"] and "Array" in kinds["profile"]
     names = [c.name for c in signature.outputs.inputs]
     assert names[:4] == ["ae_00", "ae_01", "ae_02", "ae_03"] and names[-1] == "ae_model_version"
+
+
+def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrackingServerError, match=r"http://\[::1 is no address \(Invalid IPv6 URL\); mend it"):
+        Registry(RegistryJob(tracking_uri="http://[::1"), tmp_path)

@@ -158,6 +158,14 @@ def test_tiny_tables_have_a_page_too(rows: int, latents: int) -> None:
     )
 
 
+def test_a_page_of_a_table_too_small_to_hold_rows_out_does_not_speak_of_held_out_rows() -> None:
+    report = _report()
+    measured = replace(report.evaluation, r2_training=0.9)
+    page = render(replace(report, evaluation=measured, held_out_is_training=True, verdict=Verdict(())))
+    assert "R² on the training rows (too few to hold any out)" in page
+    assert "held-out" not in page.lower() and "overfitting" not in page
+
+
 def test_a_loss_that_is_not_a_number_is_not_drawn() -> None:
     journal = ({"event": "epoch", "step": 1, "loss": float("nan")}, {"event": "epoch", "step": 2, "loss": 0.5})
     assert "nan" not in render(replace(_report(), journal=journal)).lower()

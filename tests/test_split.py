@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aemodel.config import DatasetJob, SplitJob
 from aemodel.errors import JobError
-from aemodel.split import Split, split_for, time_threshold
+from aemodel.split import FEW_DISTINCT, Place, Split, split_for, time_threshold
 from tests import tables
 
 
@@ -91,3 +91,49 @@ def test_without_any_time_nothing_is_held_out() -> None:
 def test_a_column_that_a_split_cannot_use_is_refused(by: str, column: str, needs: str) -> None:
     with pytest.raises(JobError, match=rf"dataset\.split\.column names '{column}', .*{needs}"):
         split_of(tables.plain(tables.mixed(50)), by=by, column=column)
+
+
+def coded(distinct: int, rows: int) -> pa.RecordBatch:
+    """Rows of `distinct` contents, each as often as the others."""
+    return pa.record_batch({"x": np.random.default_rng(0).permutation(np.arange(rows) % distinct).astype(float)})
+
+
+def fitting(batch: pa.RecordBatch, **job: Any) -> Split:
+    return split_of(pa.table(batch), **job).for_sample([batch])
+
+
+@pytest.mark.parametrize(
+    ("batch", "by"),
+    [
+        (coded(4, 50_000), "place"),
+        (coded(FEW_DISTINCT - 1, 50_000), "place"),
+        (coded(FEW_DISTINCT * 2, 50_000), "hash"),
+        (coded(60, 60), "hash"),
+        (pa.record_batch({"x": np.r_[np.full(9_000, 2.0), np.arange(1_000)]}), "place"),
+    ],
+    ids=["four contents", "few contents", "enough contents", "a small table of rows that differ", "one weighs most"],
+)
+def test_rows_too_much_alike_are_split_by_place(batch: pa.RecordBatch, by: str) -> None:
+    assert fitting(batch).by == by
+
+
+@pytest.mark.parametrize("by", ["group", "time"])
+def test_a_split_that_the_job_asks_for_by_a_column_stays(by: str) -> None:
+    batch = coded(4, 1_000)
+    assert fitting(batch, by=by, column="x").by == by
+
+
+def test_by_place_about_the_share_is_held_out_and_each_row_the_same_in_whatever_batch() -> None:
+    batch = coded(4, 20_000)
+    split = fitting(batch, holdout=0.2)
+    whole = split.held_out(batch, Place("m=1/a.parquet", 3, 0))
+    assert abs(whole.mean() - 0.2) < 0.01
+    parts = [split.held_out(batch.slice(i, 7_000), Place("m=1/a.parquet", 3, i)) for i in (0, 7_000, 14_000)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("place", [Place("a.parquet", 1, 0), Place("b.parquet", 0, 0)])
+def test_by_place_other_row_groups_and_files_hold_out_other_rows(place: Place) -> None:
+    batch = coded(4, 1_000)
+    split = fitting(batch)
+    assert (split.held_out(batch, place) != split.held_out(batch, Place("a.parquet", 0, 0))).any()

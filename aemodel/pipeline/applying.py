@@ -15,11 +15,11 @@ from aemodel.config import Job
 from aemodel.contract import Contract
 from aemodel.errors import PublishError, SchemaError, TableError, shown
 from aemodel.files import digest, write_json
-from aemodel.pipeline.references import PublishedTable, StagedTable, code_version
+from aemodel.pipeline.references import SNAPSHOT, PublishedTable, StagedTable, code_version
 from aemodel.publish import MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.registry import Registry, Version
 from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragment
-from aemodel.snapshot import Snapshot, local_path, open_snapshot
+from aemodel.snapshot import Snapshot, open_snapshot
 
 log = logging.getLogger("aemodel")
 
@@ -28,10 +28,10 @@ NUM_STRANGEST = 5
 
 
 def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
-    """The table that the job publishes to. Raises TableError if it may not lie there or a column exists already."""
-    table = Table.open(
-        job.output_uri, local_path(job.dataset.uri) if _is_plain(job.dataset.uri) else Path(snapshot.base)
-    )
+    """The table that the job publishes to. Raises TableError if it may not lie there or a column exists already,
+    SchemaError if a key cannot be carried to it."""
+    carried_columns(job, snapshot)
+    table = Table.open(job.output_uri, snapshot)
     written = columns_of(job.output, job.model, latent_dim).all
     taken = [n for n in written if n in snapshot.schema.names]
     if taken:
@@ -47,21 +47,24 @@ def champion_version(job: Job, work: Path) -> Version | None:
     return Registry(job.registry, work).resolve(job.name, job.registry.alias)
 
 
-def score(job: Job, version: str, work: Path) -> StagedTable:
-    """Score every row of the job's dataset with a version and stage the table. Readers see nothing of it yet."""
+def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> StagedTable:
+    """Score every row of the job's dataset with a version and stage the table. Readers see nothing of it yet.
+
+    The rows are those that the run in `run_folder` pinned, so what came since waits for the next run; pinned anew
+    without one.
+    """
     registry = Registry(job.registry, work)
     folder = registry.fetch(Version(job.name, version))
     contract = Contract.from_tags(registry.tags_of(Version(job.name, version)))
     scorer = Scorer(bundle.load(folder / "bundle"), job.output, version, contract)
-    snapshot = open_snapshot(job.dataset.uri)
+    snapshot = Snapshot.load(Path(run_folder) / SNAPSHOT) if run_folder else open_snapshot(job.dataset.uri)
     scorer.check_columns(snapshot.schema)
     carried = carried_columns(job, snapshot)
     table = check_output(job, snapshot, scorer.bundle.model.latent_dim)
     recipe = digest([scorer.bundle.digest, job.name, version, scorer.columns.all, carried, code_version()])
     key = digest([snapshot.digest, recipe])
-    current = table.current
-    if current is not None and current.key == key:
-        return StagedTable(str(table.root), key, False, current.rows, 0.0)
+    if table.holds(key):
+        return StagedTable(str(table.root), key, False, snapshot.num_rows, 0.0)
     began = time.perf_counter()
     with table.lock():
         staging = table.begin(key)
@@ -94,18 +97,28 @@ def _score_part(
     kept = table.reusable(source, fragment.path)
     if kept is not None:
         link_part(kept, target)
-        return Part(fragment.path, fragment.num_rows, source)
+        return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
     schema = pa.schema([*(snapshot.schema.field(c) for c in carried), *scorer.schema])
     write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
     check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, scorer.columns.numbers)
-    return Part(fragment.path, fragment.num_rows, source)
+    return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
 
 
 def carried_columns(job: Job, snapshot: Snapshot) -> tuple[str, ...]:
-    """The input columns that go to the output: the keys, or all; hive partitions stay in the path."""
+    """The input columns that go to the output: the keys, or all; hive partitions stay in the path.
+
+    Raises SchemaError for a key that is not there, or whose values the files' common type would change: they could
+    not be joined by it.
+    """
     missing = [k for k in job.dataset.key if k not in snapshot.schema.names]
     if missing:
         raise SchemaError(f"dataset.key names {shown(missing[0])}, which is not a column of the dataset")
+    changed = [k for k in job.dataset.key if k in snapshot.inexact]
+    if changed:
+        raise SchemaError(
+            f"dataset.key {shown(changed[0])} is {snapshot.inexact[changed[0]]}, which would change its values; "
+            "write it alike in all files"
+        )
     everything = job.output.columns == "all" or not job.dataset.key
     names = snapshot.schema.names if everything else job.dataset.key
     return tuple(n for n in names if n not in snapshot.partition_columns)
@@ -115,13 +128,13 @@ def publish(staged: StagedTable) -> PublishedTable:
     """Switch readers to a staged table at once. Again, or after a crash, it finds its own commit and does nothing."""
     table = Table(Path(staged.root))
     with table.lock():
-        current = table.current
-        if current is None or current.key != staged.key:
+        if not table.holds(staged.key):
             staging = table.staging(staged.key)
             if not (staging / MANIFEST).exists():
                 raise PublishError(f"what was staged for {shown(table.root)} is gone; score again")
-            manifest = Manifest.load(staging / MANIFEST)
-            current = table.commit(manifest)
+            table.commit(Manifest.load(staging / MANIFEST))
+        current = table.current
+        assert current is not None
     strangest = tuple(StrangeRow.from_json(r) for r in current.strangest)
     return PublishedTable(
         str(table.path),
@@ -132,7 +145,3 @@ def publish(staged: StagedTable) -> PublishedTable:
         current.model_version,
         strangest,
     )
-
-
-def _is_plain(uri: str) -> bool:
-    return not any(c in uri for c in "*?[")

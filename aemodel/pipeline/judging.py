@@ -84,6 +84,7 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         job.registry.alias if verdict.passed else None,
         trained.evaluation.r2,
         trained.evaluation.r2_pca,
+        trained.prepared.held_out_is_training,
     )
 
 
@@ -150,7 +151,8 @@ def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champ
 def _still_held_out(rows: pa.Table, prepared: Prepared) -> pa.Table:
     """Of the champion's held-out rows those that this run would hold out too; none where that cannot be said."""
     columns = [c.name for c in prepared.split.columns]
-    if prepared.held_out_is_training or any(c not in rows.column_names for c in columns):
+    unknown = prepared.held_out_is_training or prepared.split.by == "place"
+    if unknown or any(c not in rows.column_names for c in columns):
         return rows.slice(0, 0)
     held = [prepared.split.held_out(batch) for batch in rows.combine_chunks().to_batches()]
     return rows.filter(pa.array(np.concatenate(held))) if held else rows

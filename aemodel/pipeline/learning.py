@@ -10,10 +10,10 @@ from typing import Any
 from aemodel import bundle, launch, release
 from aemodel.bundle import Bundle
 from aemodel.config import Job
-from aemodel.errors import BundleFormatError, TrainingError, redacted
-from aemodel.files import digest, read_json, whole_folder, write_json
+from aemodel.errors import BundleFormatError, TrainingError, redacted, shown
+from aemodel.files import digest, read_state, whole_folder, write_json
 from aemodel.pipeline.applying import check_output
-from aemodel.pipeline.references import PreparedRun, TrainedRun, code_version, locked
+from aemodel.pipeline.references import SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
 from aemodel.prepared import prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.release import Lineage
@@ -38,11 +38,14 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
             snapshot.num_bytes / 1e6,
             redacted(job.dataset.uri),
         )
+        if snapshot.ignored:
+            names = ", ".join(shown(name) for name in snapshot.ignored[:3])
+            log.info("ignored: %s%s", names, f" and {n} more" if (n := len(snapshot.ignored) - 3) > 0 else "")
         if not (folder / "prepared").exists():
             parent = _parent(job, registry, schema, folder)
             prepare(job, snapshot, schema, parent).save(folder / "prepared")
         # The pin is of this run: the same files may have been copied or touched since the last.
-        snapshot.save(folder / "snapshot.json")
+        snapshot.save(folder / SNAPSHOT)
         write_json(folder / "job.json", job.model_dump(mode="json"))
     return PreparedRun(str(folder), key, snapshot.num_rows)
 
@@ -89,13 +92,13 @@ def train(run: PreparedRun, job: Job, work: Path) -> TrainedRun:
     with locked(folder):
         if not (folder / "result.json").exists():
             _train(run, folder, job, Registry(job.registry, work))
-        result = read_json(folder / "result.json")
+        result = read_state(folder / "result.json")
     return TrainedRun(run.folder, run.key, result["rows_per_second_first"], result["rows_per_second"])
 
 
 def _train(run: PreparedRun, folder: Path, job: Job, registry: Registry) -> None:
     provenance = bundle.Provenance(
-        job.name, Snapshot.load(folder / "snapshot.json").digest, job.training_digest, code_version(), run.rows
+        job.name, Snapshot.load(folder / SNAPSHOT).digest, job.training_digest, code_version(), run.rows
     )
     write_json(folder / "provenance.json", vars(provenance))
     run_id = mlflow_run(run.key, folder, job, registry)
@@ -134,7 +137,7 @@ def _tell(events: list[dict[str, Any]]) -> None:
 
 def mlflow_run(key: str, folder: Path, job: Job, registry: Registry) -> str:
     """The id of the MLflow run that a run's figures go to, with its parameters and its dataset."""
-    snapshot = Snapshot.load(folder / "snapshot.json")
+    snapshot = Snapshot.load(folder / SNAPSHOT)
     params = {
         f"{section}.{k}": v for section in ("model", "training") for k, v in getattr(job, section).model_dump().items()
     }

@@ -14,9 +14,11 @@ from filelock import FileLock, Timeout
 from aemodel import __version__
 from aemodel.config import WORK_DIR_VARIABLE
 from aemodel.errors import JobError, TrainingError, shown
-from aemodel.files import digest
+from aemodel.files import digest, resolved
 from aemodel.scoring import StrangeRow
 
+#: Where in a run's folder the input lies that it has pinned.
+SNAPSHOT = "snapshot.json"
 #: Another run of the same job on the same data is waited for this long, in seconds.
 RUN_LOCK_SECONDS = 3_600.0
 
@@ -38,7 +40,10 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """`passed` is the gate's verdict; `alias` the alias that now points here, if it was promoted."""
+    """`passed` is the gate's verdict; `alias` the alias that now points here, if it was promoted.
+
+    `r2` and `r2_pca` are of held-out rows, unless the table was too small to hold any out.
+    """
 
     folder: str
     key: str
@@ -50,6 +55,7 @@ class RegisteredVersion:
     alias: str | None
     r2: float
     r2_pca: float
+    held_out_is_training: bool
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,13 @@ class PublishedTable:
 
 def work_folder(given: str | None) -> Path:
     """Where a run keeps everything but its output table; made if it is not there. Raises JobError."""
-    folder = Path(given or os.environ.get(WORK_DIR_VARIABLE) or ".aemodel").expanduser().resolve()
+    chosen = given or os.environ.get(WORK_DIR_VARIABLE) or ".aemodel"
     try:
+        folder = resolved(chosen)
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"the work folder {shown(folder)} cannot be made: {error.strerror}; set --work-dir") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise JobError(f"the work folder {shown(Path(chosen))} cannot be made: {reason}; set --work-dir") from None
     return folder
 
 
@@ -97,7 +105,7 @@ def locked(folder: Path) -> Iterator[None]:
     """One process at a time in a run folder; the lock of a killed one is released by the system."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.with_suffix(".lock"), timeout=RUN_LOCK_SECONDS):
+        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=RUN_LOCK_SECONDS):
             folder.mkdir(exist_ok=True)
             yield
     except Timeout:

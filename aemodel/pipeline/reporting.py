@@ -14,7 +14,7 @@ from aemodel import bundle
 from aemodel.config import Job
 from aemodel.errors import redacted
 from aemodel.evaluation import Evaluation
-from aemodel.files import read_json, write_bytes
+from aemodel.files import read_state, write_bytes
 from aemodel.gate import Verdict
 from aemodel.pipeline.references import RegisteredVersion
 from aemodel.prepared import Prepared
@@ -55,8 +55,8 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
             schema=prepared.schema,
             statistics=prepared.statistics,
             nulled=prepared.nulled,
-            evaluation=Evaluation.from_json(read_json(folder / "evaluation.json")),
-            verdict=Verdict.from_json(read_json(folder / "verdict.json")),
+            evaluation=Evaluation.from_json(read_state(folder / "evaluation.json")),
+            verdict=Verdict.from_json(read_state(folder / "verdict.json")),
             journal=_journal(folder),
             latents=np.stack([table.column(n).to_numpy() for n in scorer.columns.features], axis=1),
             ranks=table.column(scorer.columns.error_rank).to_numpy(),

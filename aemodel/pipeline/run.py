@@ -24,7 +24,10 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did. Fields of stages that did not run are None; `changed` is False where the table stood already."""
+    """What a run did. Fields of stages that did not run are None; `changed` is False where the table stood already.
+
+    `held_out_is_training`: `r2` and `r2_pca` are of the training rows, of which there were too few to hold any out.
+    """
 
     model: str
     model_version: str
@@ -34,6 +37,7 @@ class Outcome:
     changed: bool | None = None
     r2: float | None = None
     r2_pca: float | None = None
+    held_out_is_training: bool | None = None
     gate: dict[str, Any] | None = None
     alias: str | None = None
     report: str | None = None
@@ -77,7 +81,7 @@ def run(job: Job, work: Path, call: Call = _directly) -> Outcome:
         learned = _learn(job, work, step)
         version = learned["version"]
         scoring = version.version if version.passed else _champion_number(job, work)
-        applied = _apply(job, work, step, scoring) if scoring else {}
+        applied = _apply(job, work, step, scoring, version.folder) if scoring else {}
         return _outcome(job, step, peak, learned, applied)
 
 
@@ -116,8 +120,8 @@ def _learn(job: Job, work: Path, step: _Timed) -> dict[str, Any]:
     return {"trained": trained, "version": version, "report": report}
 
 
-def _apply(job: Job, work: Path, step: _Timed, version: str) -> dict[str, Any]:
-    staged = step("score", score, job, version, work)
+def _apply(job: Job, work: Path, step: _Timed, version: str, run_folder: str | None = None) -> dict[str, Any]:
+    staged = step("score", score, job, version, work, run_folder)
     return {"staged": staged, "published": step("publish", publish, staged)}
 
 
@@ -141,6 +145,7 @@ def _outcome(job: Job, step: _Timed, peak: memory.Peak, learned: dict[str, Any],
         changed=published.changed if published else None,
         r2=version.r2 if version else None,
         r2_pca=version.r2_pca if version else None,
+        held_out_is_training=version.held_out_is_training if version else None,
         gate={"passed": version.passed, "reasons": list(version.reasons)} if version else None,
         alias=version.alias if version else None,
         report=str(learned["report"]) if learned else None,

@@ -52,6 +52,23 @@ def _fine(root: Path, more: str = "", **columns: object) -> str:
     return f"dataset: {{uri: {root}/f{more}}}"
 
 
+def _drifted_key(root: Path) -> str:
+    for name, key in (("a", np.arange(100) + 2**60), ("b", np.arange(100) / 2)):
+        _small(root / "k" / f"{name}.parquet", k=key)
+    return f"dataset: {{uri: {root}/k, key: [k]}}"
+
+
+def _drifted_values(root: Path) -> str:
+    for name, values in (("a", np.full(100, 2**64 - 1, np.uint64)), ("b", np.full(100, -1))):
+        _small(root / "d" / f"{name}.parquet", x=values)
+    return f"dataset: {{uri: {root}/d}}"
+
+
+def _twice_partitioned(root: Path) -> str:
+    _small(root / "h" / "m=1" / "m=2" / "a.parquet")
+    return f"dataset: {{uri: {root}/h}}"
+
+
 CASES = {
     "no such path": (lambda r: f"dataset: {{uri: {r}/nowhere}}", "no such file or folder: '.*nowhere'; check dataset.uri"),
     "an empty folder": (_empty, "no Parquet files in '.*empty' .it is empty.; give"),
@@ -64,6 +81,14 @@ CASES = {
     "a vector whose length varies late": (_varying_late, "column 'v' holds vectors of 1 to 2 numbers .*mend or exclude it"),
     "an output inside the input": (lambda r: _fine(r) + f"\noutput: {{uri: {r}/f/features}}", "lies inside the dataset .*; choose another folder"),
     "an output column that exists": (lambda r: _fine(r, ae_03=np.arange(100) % 3), "the output column 'ae_03' exists in the dataset already; set output.prefix"),
+    "a key that other files have as floating point": (_drifted_key, "dataset.key 'k' is int64 in 'a.parquet' but double in 'b.parquet', which would change its values; write"),
+    "values that the common type does not hold": (_drifted_values, "the values of column 'x', uint64 there, do not fit int64, .*; write the column alike"),
+    "two hive folders of one name": (_twice_partitioned, "lies below two hive folders of 'm'; rename one"),
+    "rows that are all equal": (lambda r: _fine(r, a=[1] * 100, b=["x"] * 100), "training rows are equal in all columns that are inputs"),
+    "a dataset in nobody's home": (lambda _: "dataset: {uri: ~nosuchuser/x}", "dataset.uri '~nosuchuser/x' cannot be opened: no home folder is known"),
+    "an output in nobody's home": (lambda r: _fine(r) + "\noutput: {uri: ~nosuchuser/x}", "output.uri '~nosuchuser/x' can be no folder: no home folder is known"),
+    "an output that cannot be made": (lambda r: _fine(r) + "\noutput: {uri: /proc/nope/x}", "output.uri '/proc/nope/x' cannot be written: .*; choose another"),
+    "an alias that MLflow reserves": (lambda r: _fine(r) + "\nregistry: {alias: v1}", "'registry.alias': MLflow reserves"),
     "a tracking server that does not answer": (
         lambda r: _fine(r) + "\nregistry: {tracking_uri: 'http://me:secret@127.0.0.1:9'}",
         r"tracking_uri http://\*\*\*@127.0.0.1:9 does not answer .*: start the server or mend the address",
