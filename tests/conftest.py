@@ -4,11 +4,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
-from aemodel.anomaly import calibrate
-from aemodel.bundle import Bundle, Provenance
+from aemodel.bundle import Bundle
 from aemodel.config import Job, parse_job
-from aemodel.loader import HeldOutLoader
-from aemodel.model import build, reconstruct
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
@@ -50,9 +47,4 @@ def mixed_prepared(mixed_job: Job, mixed_snapshot: Snapshot) -> Prepared:
 
 @pytest.fixture(scope="session")
 def mixed_bundle(mixed_prepared: Prepared, mixed_job: Job) -> Bundle:
-    """A bundle as it is before training, which is PCA; calibrated."""
-    model = build(mixed_job.model, mixed_prepared.transform.layout, mixed_prepared.pca).eval()
-    measured = reconstruct(model, HeldOutLoader(mixed_prepared.transform.apply_all(mixed_prepared.held_out), 0, 1))
-    calibration = calibrate(measured.errors, measured.features)
-    provenance = Provenance("mixed", "s", "j", "c", 300)
-    return Bundle(model, mixed_job.model, mixed_prepared.transform, calibration, provenance, "d" * 64)
+    return tables.bundle_of(mixed_prepared, mixed_job)

@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from aemodel.config import DatasetJob
+from aemodel.anomaly import calibrate
+from aemodel.bundle import Bundle, Provenance
+from aemodel.config import DatasetJob, Job
+from aemodel.loader import HeldOutLoader
+from aemodel.model import build, reconstruct
+from aemodel.prepared import Prepared
 from aemodel.schema import TableSchema, decide
 from aemodel.statistics import Statistics, row_priorities
 from aemodel.transform import Scaling, Transform, fit
@@ -103,3 +108,11 @@ def transform_of(table: pa.Table, scaling: Scaling = "quantile", job: DatasetJob
     label = "label" if "label" in table.column_names else None
     schema = schema_of(table, job or DatasetJob(uri="-", key=keys, label=label))
     return fit(statistics_of(schema, [only_batch(table)]), scaling)
+
+
+def bundle_of(prepared: Prepared, job: Job) -> Bundle:
+    """A bundle as it is before training, which is PCA; calibrated."""
+    model = build(job.model, prepared.transform.layout, prepared.pca).eval()
+    measured = reconstruct(model, HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1))
+    calibration = calibrate(measured.errors, measured.features)
+    return Bundle(model, job.model, prepared.transform, calibration, Provenance("mixed", "s", "j", "c", 300), "d" * 64)
