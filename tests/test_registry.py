@@ -17,8 +17,8 @@ from aemodel.registry import Registry, Version, signature_of
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(RegistryJob(), tmp_path)
+def registry(work: Path) -> Registry:
+    return Registry(RegistryJob(), work)
 
 
 def _versions(registry: Registry, count: int) -> list[Version]:
