@@ -25,7 +25,6 @@ from aemodel.bundle import Bundle
 from aemodel.columns import columns_of
 from aemodel.config import CHALLENGER, OutputJob, RegistryJob
 from aemodel.errors import RegistryError, TrackingServerError, redacted, shown, without_secrets
-from aemodel.transform import ColumnTransform
 
 # A dead server would otherwise be asked for minutes by every single call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -39,7 +38,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types.schema import Array, ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
 log = logging.getLogger("aemodel")
 for _talkative in ("mlflow", "alembic"):
@@ -271,24 +270,18 @@ class Registry:
 
 
 def signature_of(bundle: Bundle, output: OutputJob) -> ModelSignature:
-    """Inputs by name, all optional. Integers and booleans that may be missing are doubles, as pandas holds them."""
-    inputs: list[Any] = [ColSpec(_input_type(c), c.column.name, required=False) for c in bundle.transform.columns]
+    """Inputs by name, all optional, and outputs with their types.
+
+    An input is of any type: MLflow refuses what it cannot cast without loss before the model sees it, and with that
+    the very rows that were trained on as pandas reads them (partitions as categories, zoned timestamps, integers with
+    nulls). The transform reads each for what it means, as it does those of a table.
+    """
+    any_type = AnyType()  # type: ignore[no-untyped-call]
+    inputs: list[Any] = [ColSpec(any_type, name, required=False) for name in bundle.input_columns]
     columns = columns_of(output, bundle.job, bundle.model.latent_dim)
     outputs: list[Any] = [ColSpec(DataType.float, n) for n in columns.numbers]
     outputs += [ColSpec(DataType.string, n, required=n == columns.model_version) for n in columns.texts]
     return ModelSignature(Schema(inputs), Schema(outputs))
-
-
-def _input_type(fitted: ColumnTransform) -> Any:
-    kind, type_ = fitted.column.kind, fitted.column.type
-    if kind == "vector":
-        return Array(DataType.double)
-    if type_.startswith(("int", "bool")):
-        whole = DataType.boolean if type_ == "bool" else DataType.long
-        return DataType.double if fitted.missing else whole
-    if kind == "datetime" and not type_.startswith("time32") and not type_.startswith("time64"):
-        return DataType.datetime
-    return DataType.double if kind in ("numeric", "boolean") else DataType.string
 
 
 def _ping(uri: str) -> None:

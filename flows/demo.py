@@ -59,10 +59,10 @@ def main() -> None:
 
     def flow() -> Outcome:
         from flows.pipeline import pipeline  # Prefect reads PREFECT_HOME when it is imported
-        from flows.running import stop_in_order
+        from flows.running import outcome_of, stop_in_order
 
         stop_in_order()
-        return pipeline(job)
+        return outcome_of(pipeline, job)
 
     try:
         end(flow)

@@ -19,18 +19,34 @@ from flows.tasks import as_task
 Whole = Callable[..., Outcome]
 
 
+class FlowRefused(GateRefused):
+    """Fails the flow run, and takes what the run did to whoever called the flow."""
+
+    outcome: Outcome
+
+
 def run_as_flow(whole: Whole, job: Job, work_dir: str | None) -> Outcome:
-    """Run `whole` (of `aemodel.pipeline`) with every step as a task. Raises GateRefused after all else is done."""
+    """Run `whole` (of `aemodel.pipeline`) with every step as a task. Raises FlowRefused after all else is done."""
     # Parameters of a deployment are stored by the server, so secrets come from the environment of the worker.
     job = parse_job(job.model_dump(mode="json", exclude_unset=True), "the flow's job", os.environ)
     outcome = whole(job, work_folder(work_dir), as_task)
     show(outcome)
     if outcome.refused:
         assert outcome.gate
-        raise GateRefused(
+        refused = FlowRefused(
             f"the gate refused version {outcome.model_version} of {outcome.model}: {'; '.join(outcome.gate['reasons'])}"
         )
+        refused.outcome = outcome
+        raise refused
     return outcome
+
+
+def outcome_of(flow: Callable[..., Outcome], job: Job, work_dir: str | None = None) -> Outcome:
+    """Run a flow to its outcome, which a flow run that the gate made fail has as well."""
+    try:
+        return flow(job, work_dir)
+    except FlowRefused as refused:
+        return refused.outcome
 
 
 def stop_in_order() -> None:
@@ -50,4 +66,4 @@ def command(flow: Callable[..., Any]) -> None:
     parser.add_argument("--json", action="store_true", help="end with the result as one JSON object on standard output")
     arguments = parser.parse_args()
     stop_in_order()
-    end(lambda: flow(load_job(arguments.job), arguments.work_dir), arguments.json)
+    end(lambda: outcome_of(flow, load_job(arguments.job), arguments.work_dir), arguments.json)

@@ -15,6 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from aemodel import pipeline
 from aemodel.errors import AemodelError
+from aemodel.files import digest
 from aemodel.pipeline import PreparedRun
 
 #: Seconds before the first retry; they double from one to the next.
@@ -35,9 +36,9 @@ def worth_another_try(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool
 
 
 def _training_key(_: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """The prepared run's key is a digest of snapshot, job and code."""
+    """The run's key is a digest of snapshot, job and code; the result lies in its folder, so another is another one."""
     run: PreparedRun = parameters["run"]
-    return f"aemodel-train-{run.key}"
+    return f"aemodel-train-{digest([run.folder, run.key])}"
 
 
 def _as_task(step: Callable[..., Any], name: str, retries: int, cache: CachePolicy = NO_CACHE) -> Task[..., Any]:

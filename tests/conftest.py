@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
-from aemodel.bundle import Bundle, Provenance, calibrated
-from aemodel.config import Job, parse_job
-from aemodel.model import build
+from aemodel.bundle import Bundle
+from aemodel.config import Job, RegistryJob, parse_job
 from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.registry import Registry
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
+from tests.integration.house import House, build_house
 
 settings.register_profile(
     "aemodel", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -50,9 +52,29 @@ def mixed_prepared(mixed_job: Job, mixed_snapshot: Snapshot) -> Prepared:
 
 @pytest.fixture(scope="session")
 def mixed_bundle(mixed_prepared: Prepared, mixed_job: Job) -> Bundle:
-    """A bundle as it is before training, which is PCA; calibrated."""
-    model = build(mixed_job.model, mixed_prepared.transform.layout, mixed_prepared.pca).eval()
-    transform = mixed_prepared.transform
-    held_out, anchors = transform.apply_all(mixed_prepared.held_out), transform.apply_all(mixed_prepared.anchors)
-    made = calibrated(model, mixed_job.model, transform, held_out, anchors, Provenance("mixed", "s", "j", "c", 300))
-    return replace(made, digest="d" * 64)
+    return tables.bundle_of(mixed_prepared, mixed_job)
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """Trained and scored once; tests may read it and run commands that change nothing of it."""
+    return build_house(tmp_path_factory.mktemp("house"))
+
+
+@pytest.fixture
+def copy(house: House, tmp_path: Path) -> House:
+    """The house once more, for a test that changes it."""
+    return house.copied(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Registry(RegistryJob(), tmp_path_factory.mktemp("store")).work / "mlflow.db"
+
+
+@pytest.fixture
+def work(_empty_store: Path, tmp_path: Path) -> Path:
+    """A work folder with an MLflow store in which nothing is registered; to make its tables anew takes seconds."""
+    (tmp_path / "work").mkdir()
+    shutil.copy(_empty_store, tmp_path / "work")
+    return tmp_path / "work"

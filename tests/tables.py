@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aemodel import listing, snapshot
-from aemodel.config import DatasetJob
+from aemodel.bundle import Bundle, Provenance, calibrated
+from aemodel.config import DatasetJob, Job
+from aemodel.model import build
+from aemodel.prepared import Prepared
 from aemodel.schema import TableSchema, decide
 from aemodel.statistics import Statistics, row_priorities
 from aemodel.transform import Scaling, Transform, fit
@@ -113,3 +117,11 @@ def transform_of(table: pa.Table, scaling: Scaling = "quantile", job: DatasetJob
     label = "label" if "label" in table.column_names else None
     schema = schema_of(table, job or DatasetJob(uri="-", key=keys, label=label))
     return fit(statistics_of(schema, [only_batch(table)]), scaling)
+
+
+def bundle_of(prepared: Prepared, job: Job) -> Bundle:
+    """A bundle as it is before training, which is PCA; calibrated."""
+    model = build(job.model, prepared.transform.layout, prepared.pca).eval()
+    held_out, anchors = (prepared.transform.apply_all(t) for t in (prepared.held_out, prepared.anchors))
+    made = calibrated(model, job.model, prepared.transform, held_out, anchors, Provenance("mixed", "s", "j", "c", 300))
+    return replace(made, digest="d" * 64)

@@ -75,7 +75,7 @@ def test_a_run_that_ends_without_a_result_is_an_error(ranks) -> None:
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it dies between open and read
         return False
     return state != "Z"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +89,16 @@ class House:
         path = self.root / f"{name}.yaml"
         path.write_text(change(self.job.read_text()))
         return path
+
+    def copied(self, root: Path) -> House:
+        """The same elsewhere. What it registers from now on lies there; what it has registered is read where it lies."""
+        shutil.copytree(self.root, root, symlinks=True)
+        job = root / self.job.name
+        job.write_text(job.read_text().replace(str(self.root), str(root)))
+        with sqlite3.connect(root / "work" / "mlflow.db") as database:
+            moved = "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)"
+            database.execute(moved, (str(self.root), str(root)))
+        return House(root, job, root / "work", self.first)
 
 
 def build_house(root: Path, epochs: int = 4) -> House:

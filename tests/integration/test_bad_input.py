@@ -123,10 +123,10 @@ def test_a_bad_run_leaves_a_published_table_as_it_was(house: House) -> None:
     assert sorted((p, p.stat().st_mtime_ns) for p in (house.root / "features").rglob("*")) == before
 
 
-def test_scoring_without_a_registered_version_is_refused(tmp_path: Path) -> None:
+def test_scoring_without_a_registered_version_is_refused(tmp_path: Path, work: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(_fine(tmp_path) + f"\nname: unborn\noutput: {{uri: {tmp_path}/features}}")
-    done = aemodel("score", job, "--work-dir", tmp_path / "work")
+    done = aemodel("score", job, "--work-dir", work)
     assert done.code == 2 and "no version of 'unborn' has the alias 'champion': train one first" in done.errors
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.house import aemodel, write_orders
+from tests.integration.house import House, aemodel, write_orders
 
 ROOT = Path(__file__).parents[2]
 JOB = """
@@ -93,19 +93,19 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_result(
     assert resumed.json["r2"] == pytest.approx(uninterrupted, abs=1e-4)
 
 
-def test_a_kill_while_scoring_leaves_the_old_table_and_the_next_run_finishes(tmp_path: Path) -> None:
-    _run(tmp_path)
-    table = tmp_path / "features"
+def test_a_kill_while_scoring_leaves_the_old_table_and_the_next_run_finishes(copy: House) -> None:
+    table = copy.root / "features"
     before = os.readlink(table / "current")
     # What a run killed between staging and the switch leaves behind.
     (table / ".staging-0123456789abcdef").mkdir()
     (table / ".staging-0123456789abcdef" / "half.parquet").write_bytes(b"PAR1")
     os.utime(table / ".staging-0123456789abcdef", (0, 0))
     (table / ".current").symlink_to("snapshots/nowhere")
-    job = tmp_path / "job.yaml"
+    job = copy.variant(
+        "narrow", lambda t: t.replace("latent_dim: 4", "latent_dim: 2").replace("max_epochs: 4", "max_epochs: 2")
+    )
     job.write_text(job.read_text() + "gate: {enabled: false}\n")
-    job.write_text(job.read_text().replace("latent_dim: 3", "latent_dim: 2").replace("max_epochs: 60", "max_epochs: 2"))
-    done = aemodel("run", job, "--work-dir", tmp_path / "work", "--json")
+    done = aemodel("run", job, "--work-dir", copy.work, "--json")
     assert done.code == 0, done.errors
     assert os.readlink(table / "current") != before and done.json["table_version"] == 2
     assert (table / before).exists(), "an older snapshot that a reader may hold is kept"

@@ -1,0 +1,74 @@
+"""A trained run of the house, judged once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aemodel.config import Job, load_job
+from aemodel.errors import TrainingError
+from aemodel.files import read_json
+from aemodel.pipeline import RegisteredVersion, TrainedRun, evaluate_and_register
+from aemodel.registry import CHALLENGER, ROLLED_BACK_TAG, Registry, Version
+from tests.integration.house import House
+
+FIRST = Version("orders", "1")
+
+
+@pytest.fixture
+def job(copy: House) -> Job:
+    return load_job(copy.job)
+
+
+@pytest.fixture
+def trained(copy: House, house: House) -> TrainedRun:
+    (folder,) = (copy.work / "runs").glob("orders-*/")
+    tags = Registry(load_job(copy.job).registry, copy.work).tags_of(FIRST)
+    return TrainedRun(str(folder), tags["aemodel.key"], 1.0, 1.0)
+
+
+def _judged(trained: TrainedRun, job: Job, copy: House, **gate: Any) -> RegisteredVersion:
+    return evaluate_and_register(trained, job.model_copy(update={"gate": job.gate.model_copy(update=gate)}), copy.work)
+
+
+def test_a_run_is_registered_once_however_often_it_is_judged(copy: House, job: Job, trained: TrainedRun) -> None:
+    judged = _judged(trained, job, copy)
+    assert (judged.name, judged.version, judged.passed, judged.alias) == ("orders", "1", True, "champion")
+    assert judged.r2 == pytest.approx(copy.first["r2"]) and judged.r2_pca == pytest.approx(copy.first["r2_pca"])
+    registry = Registry(job.registry, copy.work)
+    assert len(registry.client.search_model_versions("name = 'orders'")) == 1
+    rules = [r["name"] for r in read_json(Path(trained.folder) / "verdict.json")["rules"]]
+    assert "R² against PCA" in rules and "latent health" in rules and "R² against the champion" not in rules
+
+
+def test_a_refused_run_is_the_challenger_and_its_tags_say_by_which_rule(
+    copy: House, job: Job, trained: TrainedRun
+) -> None:
+    judged = _judged(trained, job, copy, min_gain_over_pca=0.9)
+    assert not judged.passed and judged.alias is None and "the gate asks for +0.9" in judged.reasons[0]
+    registry = Registry(job.registry, copy.work)
+    assert registry.resolve("orders", CHALLENGER) == FIRST
+    tags = registry.tags_of(FIRST)
+    assert tags["aemodel.gate"] == judged.reasons[0]
+    assert tags["aemodel.gate.R2_against_PCA"].startswith("failed: ")
+    assert tags["aemodel.gate.latent_health"].startswith("passed: ")
+
+
+def test_a_disabled_gate_lets_everything_pass(copy: House, job: Job, trained: TrainedRun) -> None:
+    assert _judged(trained, job, copy, enabled=False, min_gain_over_pca=0.9).passed
+
+
+def test_a_version_that_was_rolled_back_by_hand_is_refused(copy: House, job: Job, trained: TrainedRun) -> None:
+    Registry(job.registry, copy.work).set_tags(FIRST, {ROLLED_BACK_TAG: "odd scores"})
+    judged = _judged(trained, job, copy, enabled=False)
+    assert judged.reasons == ("version 1 was rolled back by hand (odd scores): promote it by hand",)
+
+
+def test_an_alias_that_another_run_moves_meanwhile_must_be_compared_with_anew(
+    copy: House, job: Job, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "promote", lambda *_: False)
+    with pytest.raises(TrainingError, match="another run moved the alias 'champion' meanwhile; run again"):
+        _judged(trained, job, copy)

@@ -1,0 +1,71 @@
+"""Moving the alias by hand, in a registry whose versions have no model behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aemodel.config import parse_job
+from aemodel.errors import NoVersion, RegistryError
+from aemodel.pipeline import Promotion, promote, rollback
+from aemodel.registry import PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
+
+JOB = parse_job({"name": "m", "dataset": {"uri": "-"}}, "job")
+
+
+@pytest.fixture
+def registry(work: Path) -> Registry:
+    """Three versions; no alias."""
+    registry = Registry(JOB.registry, work)
+    registry.client.create_registered_model("m")
+    for _ in range(3):
+        registry.client.create_model_version("m", "file:///nowhere", None)
+    return registry
+
+
+def _champion(registry: Registry) -> Version | None:
+    return registry.resolve("m", "champion")
+
+
+def test_a_promotion_says_what_it_did_and_keeps_why(registry: Registry) -> None:
+    assert promote(JOB, registry.work, "2", "it reads well") == Promotion("m", "champion", "2", None)
+    assert promote(JOB, registry.work, "3", "newer") == Promotion("m", "champion", "3", "2")
+    assert registry.tags_of(Version("m", "2"))[PROMOTED_TAG] == "it reads well"
+
+
+def test_a_version_that_is_not_there_cannot_be_promoted(registry: Registry) -> None:
+    with pytest.raises(NoVersion, match="^'m' has no version '9' to promote"):
+        promote(JOB, registry.work, "9", "a slip")
+    assert _champion(registry) is None
+
+
+def test_roll_backs_go_back_version_by_version_and_mark_what_they_leave(registry: Registry) -> None:
+    for number in ("1", "2", "3"):
+        promote(JOB, registry.work, number, "newer")
+    assert rollback(JOB, registry.work, "bad") == Promotion("m", "champion", "2", "3")
+    assert registry.tags_of(Version("m", "3"))[ROLLED_BACK_TAG] == "bad"
+    assert rollback(JOB, registry.work, "worse") == Promotion("m", "champion", "1", "2")
+    with pytest.raises(NoVersion, match="version 1 of 'm' took over from none: promote another one"):
+        rollback(JOB, registry.work, "on and on")
+
+
+def test_a_promotion_by_hand_forgives_a_roll_back(registry: Registry) -> None:
+    promote(JOB, registry.work, "1", "first")
+    promote(JOB, registry.work, "2", "newer")
+    rollback(JOB, registry.work, "bad")
+    promote(JOB, registry.work, "2", "it was good")
+    assert registry.tags_of(Version("m", "2"))[ROLLED_BACK_TAG] == ""
+
+
+def test_without_a_champion_there_is_nothing_to_roll_back(registry: Registry) -> None:
+    with pytest.raises(NoVersion, match="no version of 'm' has the alias 'champion': nothing to roll back"):
+        rollback(JOB, registry.work, "a slip")
+
+
+def test_an_alias_that_another_run_moves_meanwhile_is_left_to_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "promote", lambda *_: False)
+    with pytest.raises(RegistryError, match="another run moved the alias 'champion' meanwhile"):
+        promote(JOB, registry.work, "1", "late")
