@@ -17,7 +17,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
 
 from aemodel import bundle
-from aemodel.config import RegistryJob, parse_job
+from aemodel.config import OutputJob, RegistryJob, parse_job
 from aemodel.errors import SchemaError
 from aemodel.kept import Kept
 from aemodel.prepared import prepare, table_schema
@@ -65,8 +65,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     Kept(prepared.anchors, np.zeros((prepared.anchors.num_rows, 4), np.float32), prepared.held_out).save(root / "kept")
     registry = Registry(RegistryJob(), root / "work")
     run = registry.start_run("mixed", "key", {}, {})
-    registry.register(run, "mixed", "key", bundle.load(root / "bundle"), root, "ae_", {})
-    scorer = Scorer(made, "ae_", "1")
+    registry.register(run, "mixed", "key", bundle.load(root / "bundle"), root, OutputJob(), {})
+    scorer = Scorer(made, OutputJob(), "1")
     batches = [b for i in range(len(snapshot.fragments)) for b in snapshot.read_fragment(i, snapshot.schema.names)]
     scored = pa.Table.from_batches([scorer.score(b) for b in batches], scorer.schema).to_pandas()
     mlflow.set_tracking_uri(registry.uri)

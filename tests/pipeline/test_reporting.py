@@ -15,7 +15,7 @@ def version(copy: House) -> RegisteredVersion:
     (folder,) = (copy.work / "runs").glob("orders-*/")
     registry = Registry(load_job(copy.job).registry, copy.work)
     run = registry.start_run("orders", "another", {}, {})
-    return RegisteredVersion(str(folder), "key", "orders", "8", run, True, (), "champion", 0.9, 0.8)
+    return RegisteredVersion(str(folder), "key", "orders", "8", run, True, (), "champion", 0.9, 0.8, False)
 
 
 def test_the_page_lies_in_the_run_s_folder_and_in_its_mlflow_run(copy: House, version: RegisteredVersion) -> None:
