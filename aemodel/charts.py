@@ -105,6 +105,26 @@ def bars(rows: Sequence[Bar], width: int = 720) -> Markup:
     return _svg(width, height, parts)
 
 
+def weights(rows: Sequence[tuple[str, float]], width: int = 460) -> Markup:
+    """Horizontal bars from zero to either side, each with its name and figure; the largest reaches the edge."""
+    if not rows:
+        return Markup()
+    left, right, height_each = 190, 48, 18
+    values = [value for _, value in rows]
+    low, high = min(0.0, *values), max(0.0, *values)
+    x = Scale(low, high if high > low else 1.0, left, width - right)
+    parts = []
+    for index, (name, value) in enumerate(rows):
+        top = index * height_each
+        begin, end = sorted((x(0.0), x(value)))
+        box = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="11" rx="2"/>')
+        parts.append(_text(left - 8, top + 13, _cut(name, 28), "end", "name"))
+        parts.append(box.format("ours" if value >= 0 else "theirs", begin, top + 3, round(end - begin, 1)))
+        parts.append(_text(width, top + 13, f"{value:.2f}".replace("-", "−"), "end"))
+    axis = Markup('<line class="zero" x1="{0}" x2="{0}" y1="0" y2="{1}"/>')
+    return _svg(width, len(rows) * height_each + 2, [*parts, axis.format(x(0.0), len(rows) * height_each)])
+
+
 def scatter(points: np.ndarray, styles: Sequence[str], width: int = 520, height: int = 380) -> Markup:
     """Points (rows, 2), each with a CSS class or colour style. The outermost half per cent is drawn at the edge."""
     if len(points) == 0:

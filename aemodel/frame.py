@@ -23,6 +23,10 @@ class Frame:
         """Latents (rows, k) as feature columns (rows, k)."""
         return np.asarray((latents - self.center) @ self.matrix)
 
+    def latents(self, features: np.ndarray) -> np.ndarray:
+        """Feature columns (rows, k) as latents (rows, k)."""
+        return np.asarray(features @ np.linalg.inv(self.matrix) + self.center)
+
 
 def identity(latent_dim: int) -> Frame:
     """The latents as the network has them."""

@@ -2,7 +2,9 @@
 
     <uri>/snapshots/000001-1f3a…/month=01/part-0.parquet    complete, never changed afterwards
     <uri>/snapshots/000001-1f3a…/_manifest.json             what it holds and what it was made of
+    <uri>/snapshots/000001-1f3a…/_latents                   what its feature columns say, a Parquet file
     <uri>/current -> snapshots/000001-1f3a…                 replaced in one step
+    <uri>/latents.parquet -> current/_latents               so that it switches with the table
 
 Readers open `<uri>/current`. A table's key names its input, model and settings: the same key again is the same
 table, and nothing is written. Files whose input did not change are hard links to the last snapshot's.
@@ -33,6 +35,8 @@ from aemodel.snapshot import Snapshot
 
 MANIFEST = "_manifest.json"
 CURRENT = "current"
+#: Not a `.parquet`, so that readers who gather those find rows only; they find it under the other name.
+CARDS, CARDS_LINK = "_latents", "latents.parquet"
 #: Another writer of the same table is waited for this long, in seconds.
 LOCK_SECONDS = 60.0
 #: A staging folder that nobody has touched for this long is left over from a killed run.
@@ -180,12 +184,23 @@ class Table:
             shutil.rmtree(target)
         os.rename(staging, target)
         sync_folder(target.parent)
-        link = self.root / f".{CURRENT}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path("snapshots") / name)
-        os.replace(link, self.root / CURRENT)
+        if (target / CARDS).exists():  # before the switch, after which a killed run is not taken up again
+            self._point(CARDS_LINK, Path(CURRENT) / CARDS)
+        self._point(CURRENT, Path("snapshots") / name)
         sync_folder(self.root)
         return manifest
+
+    def _point(self, name: str, target: Path) -> None:
+        """Make the link `name` in the table's folder lead to `target`, in one step."""
+        link = self.root / f".{name}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        os.replace(link, self.root / name)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a first publish that was cut short could have left it in the table's folder."""
+    return path.name == "snapshots" or (path.name == CARDS_LINK and path.is_symlink())
 
 
 def _check_apart(root: Path, dataset: Snapshot) -> None:
@@ -206,7 +221,9 @@ def _check_ours(root: Path) -> None:
             raise TableError(f"output.uri {shown(root)} is a file; choose a folder")
         _try_to_make(root)
         ours = (root / CURRENT).is_symlink() or not root.exists()
-        foreign = [] if ours else [p.name for p in root.iterdir() if p.name != "snapshots" and p.name[0] != "."]
+        foreign = [] if ours else [p.name for p in root.iterdir() if p.name[0] != "." and not _is_ours(p)]
+        if (root / CARDS_LINK).exists() and not _is_ours(root / CARDS_LINK):  # publishing would replace it
+            foreign.append(CARDS_LINK)
     except OSError as error:
         raise TableError(f"output.uri {shown(root)} cannot be written: {error.strerror}; choose another") from None
     if foreign:

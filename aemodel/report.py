@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aemodel import charts
+from aemodel.card import NONLINEAR, LatentCard
 from aemodel.charts import Bar, Line
 from aemodel.evaluation import Evaluation
 from aemodel.gate import Verdict
@@ -20,6 +21,9 @@ from aemodel.scoring import StrangeRow
 
 DRAWN_POINTS = 3_000
 DRAWN_COLUMNS = 60
+#: Cards that are drawn, and what is shown of their lists; the rest is in the table of cards.
+DRAWN_CARDS = 64
+CARD_BARS, CARD_CHANGES, CARD_ROWS, CARD_CELLS = 6, 6, 2, 6
 #: Labels beyond this number cannot be told apart by colour.
 COLOURED_LABELS = 10
 
@@ -46,6 +50,7 @@ class Report:
     label_name: str | None
     labels: tuple[str | None, ...] | None
     strangest: tuple[StrangeRow, ...]
+    cards: tuple[LatentCard, ...]
     seconds: dict[str, float]
 
     @property
@@ -93,6 +98,7 @@ def render(report: Report) -> str:
         legend=legend,
         health=_health(report.evaluation),
         strangest=[_strange(row) for row in report.strangest],
+        cards=[_card(card) for card in report.cards[:DRAWN_CARDS]],
     )
     return page + "\n"
 
@@ -237,3 +243,24 @@ def _strange(row: StrangeRow) -> dict[str, Any]:
     because = [(name, cells.get(name, ""), e) for name, e in zip(row.reasons, row.expected, strict=True)]
     others = [(name, text) for name, text in row.cells if name not in row.reasons][:24]
     return {"error": f"{row.error:,.1f}", "rank": f"{row.rank:.1%}", "because": because, "others": others}
+
+
+def _card(card: LatentCard) -> dict[str, Any]:
+    """A feature column's card, its lists cut to what fits in the eye."""
+    figures = [
+        ("R² of its name" if card.name != NONLINEAR else "R² of three terms", card.surrogate_r2),
+        ("non-linear share", card.nonlinear_share),
+        ("robustness", card.robustness),
+        ("nested gain", card.nested_gain),
+        ("std", card.std),
+    ]
+    ends = (("high", card.exemplars_high), ("low", card.exemplars_low))
+    return {
+        "column": card.column,
+        "name": card.name,
+        "figures": [(what, "–" if value is None else f"{value:.3f}") for what, value in figures],
+        "drivers": charts.weights([(d.input, d.share) for d in card.drivers[:CARD_BARS]]),
+        "loadings": charts.weights([(e.term, e.weight) for e in card.loadings[:CARD_BARS]]),
+        "traversal": card.traversal[:CARD_CHANGES],
+        "ends": [(end, [r.cells[:CARD_CELLS] for r in rows[:CARD_ROWS]]) for end, rows in ends],
+    }

@@ -49,14 +49,14 @@ class Scorer:
     def __init__(self, bundle: Bundle, output: OutputJob, version: str, contract: Contract | None = None) -> None:
         self.bundle, self.version = bundle, version
         self.columns = columns_of(output, bundle.job, bundle.model.latent_dim)
-        lineage = {
+        self.lineage = {
             "aemodel.model": bundle.provenance.name,
             "aemodel.model_version": version,
             "aemodel.bundle": bundle.digest,
         }
         latents = {name: _latent(i, contract) for i, name in enumerate(self.columns.features)}
-        fields = [pa.field(n, pa.float32(), metadata=lineage | latents.get(n, {})) for n in self.columns.numbers]
-        fields += [pa.field(n, pa.string(), metadata=lineage) for n in self.columns.texts]
+        fields = [pa.field(n, pa.float32(), metadata=self.lineage | latents.get(n, {})) for n in self.columns.numbers]
+        fields += [pa.field(n, pa.string(), metadata=self.lineage) for n in self.columns.texts]
         self.schema = pa.schema(fields)
 
     @torch.inference_mode()

@@ -12,9 +12,10 @@ from tests import tables
 def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
     rows = tables.plain(tables.mixed(40))
     reference = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    Kept(rows, reference, rows.slice(0, 7)).save(tmp_path / "kept")
+    Kept(rows, reference, rows.slice(0, 7), rows.slice(9, 3)).save(tmp_path / "kept")
     again = Kept.load(tmp_path / "kept")
     assert again.anchors.equals(rows) and again.held_out.equals(rows.slice(0, 7))
+    assert again.latents.equals(rows.slice(9, 3))
     np.testing.assert_array_equal(again.reference, reference)
 
 
@@ -27,7 +28,7 @@ def test_a_sample_of_the_held_out_rows_is_kept_from_all_over_them() -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    Kept(pa.table({"a": [1]}), np.zeros((1, 2)), pa.table({"a": [1]})).save(tmp_path / "kept")
+    Kept(pa.table({"a": [1]}), np.zeros((1, 2)), pa.table({"a": [1]}), pa.table({})).save(tmp_path / "kept")
     (tmp_path / "kept" / ANCHORS).write_bytes(b"PAR1")
     with pytest.raises(BundleError, match="what the version keeps in .* cannot be read"):
         Kept.load(tmp_path / "kept")

@@ -75,6 +75,11 @@ class Autoencoder(nn.Module, ABC):
     def decode(self, z: Tensor) -> Tensor:
         """Latents (rows, latent_dim) to a reconstruction in the linear space (rows, width)."""
 
+    @property
+    def linear_axes(self) -> Tensor | None:
+        """(width, latent_dim): what a latent adds up from x in a straight line; None where it has no such part."""
+        return None
+
     def encode(self, batch: Batch) -> Tensor:
         """Feature columns, float32 (rows, latent_dim)."""
         return self.features(self.encode_linear(self.linear(batch)[0], batch))
@@ -127,10 +132,13 @@ class Autoencoder(nn.Module, ABC):
         """Squared error by source column (rows, columns), latents (rows, latent_dim), x (rows, width)."""
         x, observed = self.linear(batch)
         z = self.encode_linear(x, batch)
+        return self.decoded_errors(z, x, observed), z, x
+
+    def decoded_errors(self, z: Tensor, x: Tensor, observed: Tensor) -> Tensor:
+        """Squared error by source column (rows, columns) of what latents z are decoded to, where x is observed."""
         squared = (self.decode(z).float() - x).square()
         squared[:, : observed.shape[1]] *= observed
-        by_column = squared.new_zeros(len(x), self.num_columns).index_add_(1, self.column_of, squared)
-        return by_column, z, x
+        return squared.new_zeros(len(x), self.num_columns).index_add_(1, self.column_of, squared)
 
     def column_moments(self, x: Tensor, observed: Tensor) -> Tensor:
         """float64 (3, width): count, sum and sum of squares of the observed cells in each dimension of x."""

@@ -62,6 +62,10 @@ class Residual(Autoencoder):
         self.g = _perceptron(features, hidden, latent_dim, dropout)
         self.h = _perceptron(latent_dim, hidden, layout.width, dropout)
 
+    @property
+    def linear_axes(self) -> Tensor:
+        return self.axes
+
     def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
         return self._straight(x) + self.g(self._inputs(batch)).float()
 

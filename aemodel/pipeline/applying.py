@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from aemodel import bundle
 from aemodel.columns import columns_of
@@ -15,8 +16,9 @@ from aemodel.config import Job
 from aemodel.contract import Contract
 from aemodel.errors import PublishError, SchemaError, TableError, shown
 from aemodel.files import digest, write_json
+from aemodel.kept import LATENTS
 from aemodel.pipeline.references import SNAPSHOT, PublishedTable, StagedTable, code_version
-from aemodel.publish import MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
+from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.registry import Registry, Version
 from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragment
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -73,6 +75,7 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
             _score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe)
             for i in range(len(snapshot.fragments))
         ]
+        _write_cards(folder / "kept" / LATENTS, staging / CARDS, scorer)
         found = tuple(asdict(r) for r in strangest.rows())
         manifest = Manifest(key, job.name, version, snapshot.digest, recipe, tuple(parts), strangest=found)
         write_json(staging / MANIFEST, asdict(manifest))
@@ -102,6 +105,14 @@ def _score_part(
     write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
     check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, scorer.columns.numbers)
     return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
+
+
+def _write_cards(kept: Path, target: Path, scorer: Scorer) -> None:
+    """The version's cards, under the names that the feature columns have in this table, and with their lineage."""
+    cards = pq.read_table(kept, partitioning=None)
+    cards = cards.set_column(0, "column", pa.array(scorer.columns.features))
+    cards = cards.replace_schema_metadata(scorer.lineage)
+    write_part(target, cards.to_batches(), cards.schema)
 
 
 def carried_columns(job: Job, snapshot: Snapshot) -> tuple[str, ...]:

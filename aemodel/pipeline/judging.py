@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from aemodel import bundle
+from aemodel import bundle, card
 from aemodel import contract as contracts
 from aemodel.bundle import Bundle
+from aemodel.columns import OutputColumns
 from aemodel.config import Job
 from aemodel.contract import Contract
 from aemodel.errors import BundleFormatError, TrainingError
 from aemodel.evaluation import Evaluation, Label, evaluate, measure, probed, shared_r2
 from aemodel.files import write_json
 from aemodel.gate import Comparison, Verdict, decide, refused
-from aemodel.kept import Kept
+from aemodel.kept import LATENTS, Kept
 from aemodel.layout import EncodedRows
 from aemodel.pipeline.learning import mlflow_run
 from aemodel.pipeline.references import RegisteredVersion, TrainedRun, locked
@@ -54,12 +56,14 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
     with locked(folder):
         trained = _measured(folder)
         write_json(folder / "evaluation.json", trained.evaluation.to_json())
+        latents = _cards(trained, job.output.prefix)
+        pq.write_table(latents, folder / LATENTS)
         run_id = mlflow_run(run.key, folder, job, registry)
         alias = registry.resolve(job.name, job.registry.alias)
         own = registry.version_of(job.name, run.key)
         champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
         if own is None:
-            _kept(trained, champion).save(folder / "kept")
+            _kept(trained, champion, latents).save(folder / "kept")
         version = registry.register(run_id, job.name, run.key, trained.bundle, folder, job.output, _tags(trained))
         verdict, contract = _judged(job, registry, folder, trained, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
@@ -158,7 +162,13 @@ def _still_held_out(rows: pa.Table, prepared: Prepared) -> pa.Table:
     return rows.filter(pa.array(np.concatenate(held))) if held else rows
 
 
-def _kept(trained: _Trained, champion: _Champion | None) -> Kept:
+def _cards(trained: _Trained, prefix: str) -> pa.Table:
+    """What a person can read about each feature column."""
+    columns = OutputColumns(prefix, trained.bundle.model.latent_dim)
+    return card.as_table(card.cards(trained.bundle, trained.prepared.held_out, columns))
+
+
+def _kept(trained: _Trained, champion: _Champion | None, latents: pa.Table) -> Kept:
     """Anchors stay those of the first version as long as one of its columns goes on; a column that means something
     else gets a new reference."""
     held_out = Kept.sampled(trained.prepared.held_out)
@@ -167,7 +177,7 @@ def _kept(trained: _Trained, champion: _Champion | None) -> Kept:
     if champion is not None:
         for i in _going_on(champion):
             reference[:, i] = champion.kept.reference[:, i]
-    return Kept(anchors, reference, held_out)
+    return Kept(anchors, reference, held_out, latents)
 
 
 def _going_on(champion: _Champion) -> list[int]:

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from aemodel import bundle
+from aemodel import bundle, card
 from aemodel.config import Job
 from aemodel.errors import redacted
 from aemodel.evaluation import Evaluation
 from aemodel.files import read_state, write_bytes
 from aemodel.gate import Verdict
+from aemodel.kept import LATENTS
 from aemodel.pipeline.references import RegisteredVersion
 from aemodel.prepared import Prepared
 from aemodel.registry import Registry
@@ -63,6 +65,7 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
             label_name=label,
             labels=labels,
             strangest=strangest.rows(),
+            cards=card.from_table(pq.read_table(folder / LATENTS, partitioning=None)),
             seconds=seconds,
         )
     )

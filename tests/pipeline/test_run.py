@@ -40,7 +40,9 @@ class Steps:
         self.gives: dict[str, Any] = {
             "prepare_run": PreparedRun("/run", "key", 10),
             "train": TrainedRun("/run", "key", 1.0, 2.0),
-            "evaluate_and_register": RegisteredVersion("/run", "key", "m", "7", "id", passed, reasons, alias, 0.9, 0.8, False),
+            "evaluate_and_register": RegisteredVersion(
+                "/run", "key", "m", "7", "id", passed, reasons, alias, 0.9, 0.8, False
+            ),
             "write_report": Path("/run/report.html"),
             "score": StagedTable("/features", "key", True, 10, 2.0),
             "publish": PublishedTable("/features/current", 3, 10, True, "m", "7", (STRANGE,)),
