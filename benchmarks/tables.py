@@ -121,7 +121,7 @@ def learn(rows: pa.Table, job: Job, champion: Learned | None = None) -> Learned:
         worker.run(folder, 0, 1, 1)
         learned = bundle.load(folder / "bundle")
     reference = measure(learned, learned.transform.apply_all(prepared.anchors)).features
-    return Learned(prepared, learned, Kept(prepared.anchors, reference, prepared.held_out))
+    return Learned(prepared, learned, Kept(prepared.anchors, reference, prepared.held_out, pa.table({"column": []})))
 
 
 def quiet() -> None:
