@@ -17,6 +17,7 @@ from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
 from aemodel.config import OutputJob
 from aemodel.contract import Contract
 from aemodel.errors import SchemaError, nearest, shown
+from aemodel.membership import Membership
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
 
@@ -46,8 +47,17 @@ class StrangeRow:
 class Scorer:
     """Scores batches with one version of a model. Output columns, in order, are `schema`."""
 
-    def __init__(self, bundle: Bundle, output: OutputJob, version: str, contract: Contract | None = None) -> None:
-        self.bundle, self.version = bundle, version
+    def __init__(
+        self,
+        bundle: Bundle,
+        output: OutputJob,
+        version: str,
+        contract: Contract | None = None,
+        membership: Membership | None = None,
+    ) -> None:
+        """Without `membership` nothing is said of which rows were trained on, whatever the job asks."""
+        self.bundle, self.version, self.membership = bundle, version, membership
+        output = output.model_copy(update={"in_training": output.in_training and membership is not None})
         self.columns = columns_of(output, bundle.job, bundle.model.latent_dim)
         self.lineage = {
             "aemodel.model": bundle.provenance.name,
@@ -95,6 +105,13 @@ class Scorer:
                     texts[row, reason] = as_text(held[named.name][row]) if named.name in held else "missing"
                     texts[row, reason + reasons.shape[1]] = as_text(expected.column(int(column))[place], whole)
         return texts
+
+    def table_schema(self, types: pa.Schema, carried: Sequence[str]) -> pa.Schema:
+        """Of the output table: the carried columns, what is scored, and whether a row was trained on, if asked for."""
+        fields = [*(types.field(c) for c in carried), *self.schema]
+        if self.columns.in_training:
+            fields.append(pa.field(self.columns.training_flag, pa.bool_(), metadata=self.lineage))
+        return pa.schema(fields)
 
     def check_columns(self, types: pa.Schema) -> None:
         """Refuse a dataset that lacks an input of the model. Raises SchemaError naming it."""
@@ -161,13 +178,20 @@ def score_fragment(
     scorer: Scorer, snapshot: Snapshot, fragment: int, carried: Sequence[str], strangest: Strangest
 ) -> Iterator[pa.RecordBatch]:
     """One file's rows in order: the carried columns, then the feature columns."""
-    wanted = {*carried, *scorer.bundle.input_columns, *strangest.shown}
+    membership = scorer.membership
+    wanted = {*carried, *scorer.bundle.input_columns, *strangest.shown, *(membership.columns if membership else ())}
     columns = [n for n in snapshot.schema.names if n in wanted]
-    schema = pa.schema([*(snapshot.schema.field(c) for c in carried), *scorer.schema])
-    for batch in snapshot.read_fragment(fragment, columns):
-        scored = scorer.score(batch)
-        strangest.add(batch, scored)
-        yield pa.RecordBatch.from_arrays([*(batch.column(c) for c in carried), *scored.columns], schema=schema)
+    schema = scorer.table_schema(snapshot.schema, carried)
+    for group in range(len(snapshot.fragments[fragment].row_groups)):
+        begin = 0
+        for batch in snapshot.read(fragment, group, columns):
+            scored = scorer.score(batch)
+            strangest.add(batch, scored)
+            arrays = [*(batch.column(c) for c in carried), *scored.columns]
+            if membership:
+                arrays.append(pa.array(membership.in_training(batch, snapshot.fragments[fragment], group, begin)))
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            begin += batch.num_rows
 
 
 def as_text(value: pa.Scalar, whole: bool = False) -> str:

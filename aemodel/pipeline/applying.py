@@ -17,7 +17,8 @@ from aemodel.contract import Contract
 from aemodel.errors import PublishError, SchemaError, TableError, shown
 from aemodel.files import digest, write_json
 from aemodel.kept import LATENTS
-from aemodel.pipeline.references import SNAPSHOT, PublishedTable, StagedTable, code_version
+from aemodel.membership import Membership
+from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PublishedTable, StagedTable, code_version
 from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.registry import Registry, Version
 from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragment
@@ -58,7 +59,8 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     registry = Registry(job.registry, work)
     folder = registry.fetch(Version(job.name, version))
     contract = Contract.from_tags(registry.tags_of(Version(job.name, version)))
-    scorer = Scorer(bundle.load(folder / "bundle"), job.output, version, contract)
+    known = Membership.load(folder / "kept" / MEMBERSHIP) if job.output.in_training else None
+    scorer = Scorer(bundle.load(folder / "bundle"), job.output, version, contract, known)
     snapshot = Snapshot.load(Path(run_folder) / SNAPSHOT) if run_folder else open_snapshot(job.dataset.uri)
     scorer.check_columns(snapshot.schema)
     carried = carried_columns(job, snapshot)
@@ -101,7 +103,7 @@ def _score_part(
     if kept is not None:
         link_part(kept, target)
         return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
-    schema = pa.schema([*(snapshot.schema.field(c) for c in carried), *scorer.schema])
+    schema = scorer.table_schema(snapshot.schema, carried)
     write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
     check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, scorer.columns.numbers)
     return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)

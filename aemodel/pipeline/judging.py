@@ -21,11 +21,13 @@ from aemodel.files import write_json
 from aemodel.gate import Comparison, Verdict, decide, refused
 from aemodel.kept import LATENTS, Kept
 from aemodel.layout import EncodedRows
+from aemodel.membership import Membership
 from aemodel.pipeline.learning import mlflow_run
-from aemodel.pipeline.references import RegisteredVersion, TrainedRun, locked
+from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, RegisteredVersion, TrainedRun, locked
 from aemodel.prepared import Prepared
 from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
 from aemodel.release import Lineage
+from aemodel.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
         if own is None:
             _kept(trained, champion, latents).save(folder / "kept")
+            snapshot = Snapshot.load(folder / SNAPSHOT)
+            Membership.of(trained.prepared.split, snapshot).save(folder / "kept" / MEMBERSHIP)
         version = registry.register(run_id, job.name, run.key, trained.bundle, folder, job.output, _tags(trained))
         verdict, contract = _judged(job, registry, folder, trained, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))

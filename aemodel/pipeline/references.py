@@ -18,6 +18,7 @@ from aemodel.files import digest, resolved
 from aemodel.scoring import StrangeRow
 
 #: Where in a run's folder the input lies that it has pinned.
+MEMBERSHIP = "training.json"
 SNAPSHOT = "snapshot.json"
 #: Another run of the same job on the same data is waited for this long, in seconds.
 RUN_LOCK_SECONDS = 3_600.0
