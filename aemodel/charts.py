@@ -109,7 +109,7 @@ def weights(rows: Sequence[tuple[str, float]], width: int = 460) -> Markup:
     """Horizontal bars from zero to either side, each with its name and figure; the largest reaches the edge."""
     if not rows:
         return Markup()
-    left, right, height_each = 190, 48, 18
+    left, right, height_each = 200, 48, 18
     values = [value for _, value in rows]
     low, high = min(0.0, *values), max(0.0, *values)
     x = Scale(low, high if high > low else 1.0, left, width - right)
@@ -118,7 +118,7 @@ def weights(rows: Sequence[tuple[str, float]], width: int = 460) -> Markup:
         top = index * height_each
         begin, end = sorted((x(0.0), x(value)))
         box = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="11" rx="2"/>')
-        parts.append(_text(left - 8, top + 13, _cut(name, 28), "end", "name"))
+        parts.append(_text(left - 8, top + 13, _cut(name, 27), "end", "term"))
         parts.append(box.format("ours" if value >= 0 else "theirs", begin, top + 3, round(end - begin, 1)))
         parts.append(_text(width, top + 13, f"{value:.2f}".replace("-", "−"), "end"))
     axis = Markup('<line class="zero" x1="{0}" x2="{0}" y1="0" y2="{1}"/>')

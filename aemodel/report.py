@@ -24,6 +24,8 @@ DRAWN_COLUMNS = 60
 #: Cards that are drawn, and what is shown of their lists; the rest is in the table of cards.
 DRAWN_CARDS = 64
 CARD_BARS, CARD_CHANGES, CARD_ROWS, CARD_CELLS = 6, 6, 2, 6
+#: A driver of a smaller share would be written 0.00.
+LEAST_SHARE = 0.005
 #: Labels beyond this number cannot be told apart by colour.
 COLOURED_LABELS = 10
 
@@ -259,7 +261,7 @@ def _card(card: LatentCard) -> dict[str, Any]:
         "column": card.column,
         "name": card.name,
         "figures": [(what, "–" if value is None else f"{value:.3f}") for what, value in figures],
-        "drivers": charts.weights([(d.input, d.share) for d in card.drivers[:CARD_BARS]]),
+        "drivers": charts.weights([(d.input, d.share) for d in card.drivers[:CARD_BARS] if d.share >= LEAST_SHARE]),
         "loadings": charts.weights([(e.term, e.weight) for e in card.loadings[:CARD_BARS]]),
         "traversal": card.traversal[:CARD_CHANGES],
         "ends": [(end, [r.cells[:CARD_CELLS] for r in rows[:CARD_ROWS]]) for end, rows in ends],

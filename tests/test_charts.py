@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemodel.charts import Bar, Line, Scale, bars, curves, scatter, ticks
+from aemodel.charts import Bar, Line, Scale, bars, curves, scatter, ticks, weights
 
 finite = st.floats(-1e9, 1e9).filter(lambda v: v == 0 or abs(v) > 1e-6)
 
@@ -37,7 +37,7 @@ def test_curves_are_well_formed_with_a_legend_and_one_polyline_a_line() -> None:
 
 
 def test_no_points_give_no_chart() -> None:
-    assert curves([], "step") == bars([]) == scatter(np.empty((0, 2)), []) == ""
+    assert curves([], "step") == bars([]) == weights([]) == scatter(np.empty((0, 2)), []) == ""
 
 
 def test_a_bar_s_length_is_its_value_and_the_mark_is_what_it_is_compared_with() -> None:
@@ -53,6 +53,23 @@ def test_a_very_bad_column_stays_on_the_chart() -> None:
     root = ElementTree.fromstring(bars([Bar("x", -50.0, 0.5)]))
     (rect,) = root.findall("rect")
     assert float(rect.get("x", -1)) >= 0 and float(rect.get("width", 0)) < 720
+
+
+def test_weights_go_to_either_side_of_zero_by_their_size() -> None:
+    root = ElementTree.fromstring(weights([("up <", 0.5), ("down", -0.25), ("none", 0.0)]))
+    (axis,) = root.findall("line")
+    zero = float(axis.get("x1", 0))
+    up, down, none = root.findall("rect")
+    assert float(up.get("x", 0)) == zero and up.get("class") == "ours"
+    assert float(down.get("x", 0)) + float(down.get("width", 0)) == zero and down.get("class") == "theirs"
+    assert abs(float(up.get("width", 0)) - 2 * float(down.get("width", 0))) < 0.2 and float(none.get("width", 9)) == 0
+    assert {"up <", "−0.25"} < {t.text for t in root.findall("text")}
+
+
+def test_weights_of_one_sign_start_at_the_left() -> None:
+    root = ElementTree.fromstring(weights([("a", 2.0), ("b", 1.0)]))
+    starts = {r.get("x") for r in root.findall("rect")}
+    assert len(starts) == 1 and ElementTree.fromstring(weights([("a", 0.0)])) is not None
 
 
 def test_far_outliers_are_drawn_at_the_edge() -> None:

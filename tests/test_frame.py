@@ -52,3 +52,10 @@ def test_new_columns_stand_behind_the_parents_which_stay_as_they_are() -> None:
 
 def test_latents_that_do_not_vary_are_left_at_nothing() -> None:
     assert (frame.first(np.ones((5, 2)))(np.ones((5, 2))) == 0).all()
+
+
+@given(st.integers(0, 100), st.integers(1, 6))
+def test_feature_columns_lead_back_to_their_latents(seed: int, k: int) -> None:
+    z = _latents(seed, k)
+    turned = frame.aligned(z, _latents(seed + 1, k))
+    np.testing.assert_allclose(turned.latents(turned(z)), z, atol=1e-8)

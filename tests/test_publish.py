@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from filelock import FileLock
 from aemodel import publish as module
 from aemodel.errors import PublishError, TableError
 from aemodel.files import digest
-from aemodel.publish import Manifest, Part, Table, check_part, link_part, write_part
+from aemodel.publish import CARDS, CARDS_LINK, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.snapshot import open_snapshot
 from tests import tables
 
@@ -134,6 +136,72 @@ def test_a_table_that_lost_a_part_is_written_again_under_the_same_key(table: Tab
     assert table.reusable(digest(files["q.parquet"].to_pydict()), "q.parquet") is None
     assert published(table, "a" * 64, files).table_version == 2
     assert read(table) == list(range(10)) and table.holds("a" * 64)
+
+
+def published_with_cards(table: Table, key: str, rows: pa.Table, name: str) -> None:
+    with table.lock():
+        manifest = staged(table, key, {"p.parquet": rows})
+        cards = pa.table({"column": ["ae_00"], "name": [name]})
+        write_part(table.staging(key) / CARDS, cards.to_batches(), cards.schema)
+        table.commit(manifest)
+
+
+def test_cards_lie_beside_the_table_and_are_read_by_pandas_and_duckdb(table: Table) -> None:
+    published_with_cards(table, "a" * 64, features(), "+amount")
+    path = table.root / CARDS_LINK
+    assert pd.read_parquet(path)["name"].tolist() == ["+amount"]
+    assert duckdb.sql(f"SELECT name FROM '{path}' WHERE \"column\" = 'ae_00'").fetchall() == [("+amount",)]
+
+
+def test_readers_of_the_table_s_rows_do_not_see_the_cards(table: Table) -> None:
+    published_with_cards(table, "a" * 64, features(), "+amount")
+    assert read(table) == pd.read_parquet(table.path)["row_id"].tolist() == list(range(5))
+    assert duckdb.sql(f"SELECT count(*) FROM '{table.path}/**/*.parquet'").fetchall() == [(5,)]
+
+
+def test_cards_switch_with_the_table_and_before_it_a_killed_run_changes_neither(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published_with_cards(table, "a" * 64, features(), "+amount")
+    seen, real = [], os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        seen.append((read(table)[0], pq.read_table(table.root / CARDS_LINK)["name"][0].as_py()))
+        real(source, target)
+        seen.append((read(table)[0], pq.read_table(table.root / CARDS_LINK)["name"][0].as_py()))
+
+    monkeypatch.setattr(os, "replace", replace)
+    published_with_cards(table, "b" * 64, features(100), "+price")
+    assert set(seen) == {(0, "+amount"), (100, "+price")}
+
+
+def test_a_first_publish_that_was_cut_short_before_the_switch_can_be_done_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target.name == "current":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", replace)
+        published_with_cards(table, "a" * 64, features(), "+amount")
+    assert (table.root / CARDS_LINK).is_symlink() and not table.path.exists()
+    published_with_cards(Table.open(str(table.root), None), "a" * 64, features(), "+amount")
+    assert pq.read_table(table.root / CARDS_LINK).num_rows == 1
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_someone_s_own_file_in_the_place_of_the_cards_is_not_replaced(table: Table, before: bool) -> None:
+    if before:
+        published(table, "a" * 64, {"p.parquet": features()})
+    table.root.mkdir(exist_ok=True)
+    (table.root / CARDS_LINK).write_bytes(b"mine")
+    with pytest.raises(TableError, match=r"holds other files \('latents\.parquet'\)"):
+        Table.open(str(table.root), None)
+    assert (table.root / CARDS_LINK).read_bytes() == b"mine"
 
 
 KILLED_AT: dict[str, Callable[..., bool]] = {

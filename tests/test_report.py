@@ -6,13 +6,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aemodel.card import Cell, Change, Exemplar, Gain, LatentCard, Loading, Share
 from aemodel.evaluation import ColumnScore, Determined, Evaluation, LatentHealth
 from aemodel.gate import Rule, Verdict, refused
-from aemodel.report import DRAWN_COLUMNS, Report, render
+from aemodel.report import CARD_BARS, DRAWN_CARDS, DRAWN_COLUMNS, Report, render
 from aemodel.schema import Column, LeftOut, TableSchema
 from aemodel.scoring import StrangeRow
 
 EVIL = "<script>alert(1)</script>\"'&"
+
+
+def _latent_card(column: str, name: str = "+c0 −c1", text: str = "c0") -> LatentCard:
+    rows = (Exemplar(2.0, (Cell("id", "o7"), Cell(text, "99"))),)
+    return LatentCard(
+        column,
+        name,
+        0.84,
+        0.021,
+        None,
+        1.2,
+        0.11,
+        loadings=tuple(Loading(text, f"{text}", -0.5) for _ in range(30)),
+        drivers=(Share(text, 0.62), Share("slight", 0.001)),
+        gains=(Gain(text, 0.4),),
+        traversal=(Change(text, f"{text}=shop", "12%", "80%", 0.68),),
+        exemplars_low=rows,
+        exemplars_high=rows,
+    )
 
 
 def _report(columns: int = 3, rows: int = 200, latents: int = 4) -> Report:
@@ -46,13 +66,14 @@ def _report(columns: int = 3, rows: int = 200, latents: int = 4) -> Report:
         label_name=None,
         labels=None,
         strangest=(StrangeRow(12.0, 0.999, ("c0",), ("7",), (("id", "o1"), ("c0", "99"))),),
+        cards=tuple(_latent_card(f"ae_{i:02d}") for i in range(latents)),
         seconds={"train": 3.2},
     )
 
 
 def test_the_page_has_every_section_and_the_figures() -> None:
     page = render(_report())
-    for section in ("strangest", "columns", "latents", "loss", "inputs", "left-out"):
+    for section in ("strangest", "columns", "cards", "latents", "loss", "inputs", "left-out"):
         assert f'id="{section}"' in page
     for figure in (
         "1,800",
@@ -67,6 +88,27 @@ def test_the_page_has_every_section_and_the_figures() -> None:
         "dead latents: 1",
     ):
         assert figure in page, figure
+
+
+def test_each_latent_has_its_card_with_figures_bars_changes_and_rows() -> None:
+    page = render(_report(latents=4))
+    assert page.count('class="card latent"') == 4
+    for text in (
+        "ae_03",
+        "+c0 −c1",
+        "<b>0.840</b>",
+        "robustness <b>–</b>",
+        "12% → 80%",
+        "<span>id</span> o7",
+        ">0.62<",
+    ):
+        assert text in page, text
+    assert page.count(">−0.50<") == 4 * CARD_BARS and "slight" not in page
+
+
+def test_of_very_many_latents_the_first_have_a_card_and_the_rest_is_told_of() -> None:
+    page = render(replace(_report(), cards=tuple(_latent_card(f"ae_{i:03d}") for i in range(300))))
+    assert page.count('class="card latent"') == DRAWN_CARDS and f"The first {DRAWN_CARDS} of 300" in page
 
 
 def test_overfitting_and_columns_given_away_are_told() -> None:
@@ -99,6 +141,7 @@ def test_names_and_cells_cannot_become_markup() -> None:
             label_name=EVIL,
             labels=tuple([EVIL] * 200),
             strangest=(StrangeRow(1.0, 1.0, (EVIL,), (EVIL,), ((EVIL, EVIL),)),),
+            cards=(_latent_card(EVIL, EVIL, EVIL),),
         )
     )
     assert "<script" not in page and "alert(1)" in page

@@ -15,6 +15,7 @@ LEAST_ROWS = 250
 NOISE = 0.15
 
 
+@torch.inference_mode()
 def total_indices(model: Autoencoder, layout: Layout, batch: Batch) -> np.ndarray:
     """(k, columns): E[(f(x) − f(x with a column of another row))²] / (2 Var f); 0 where f does not vary.
 
@@ -48,6 +49,7 @@ def _with_column_of(batch: Batch, other: Batch, block: Block) -> Batch:
     return Batch(values, batch.codes)
 
 
+@torch.inference_mode()
 def nested_gains(model: Autoencoder, batch: Batch) -> np.ndarray:
     """(k, columns): R² decoded from feature columns 0 … j less that from 0 … j−1, those behind them at their mean.
 
@@ -64,6 +66,7 @@ def nested_gains(model: Autoencoder, batch: Batch) -> np.ndarray:
     return -np.diff(np.stack(errors), axis=0) / np.where(varies, measured.variation, np.nan)
 
 
+@torch.inference_mode()
 def robustness(model: Autoencoder, layout: Layout, batch: Batch) -> np.ndarray:
     """(k,): correlation of the feature columns with those of the same rows under swap noise; NaN where constant."""
     with torch.random.fork_rng(devices=[]):

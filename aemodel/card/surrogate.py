@@ -14,6 +14,8 @@ RIDGE = 1e-3
 MOST_TERMS = 3
 #: A term that explains less than this share of the variance says nothing.
 LEAST_GAIN = 0.01
+#: A term must correlate at least this much with the column by itself; else its ends do not differ in it.
+LEAST_ALONE = 0.1
 #: A term of which the chosen ones leave less than this share is one of them again (a sex that is not the other).
 LEAST_FREE = 0.05
 #: Terms that are tried for a place before it stays empty.
@@ -50,7 +52,7 @@ def few_terms(x: np.ndarray, y: np.ndarray) -> tuple[Surrogate, ...]:
     """For each feature column of y (rows, k) the terms of x (rows, width) that explain most, chosen one by one.
 
     Forward selection by orthogonal least squares (Chen, Billings and Luo, 1989). A term enters only if every weight
-    has the sign that its term has alone, so that rows at the high end do differ that way.
+    has the sign of its term's own correlation, and that is not slight, so that rows at the high end do differ that way.
     """
     half = (len(x) + 1) // 2
     center, scale = x[:half].mean(axis=0), x[:half].std(axis=0)
@@ -82,13 +84,13 @@ def _next(a: np.ndarray, b: np.ndarray, chosen: list[int]) -> int | None:
     along = a.T @ (b - basis @ (basis.T @ b))
     usable = free > LEAST_FREE * size
     gain = np.where(usable, np.square(along) / np.where(usable, free, 1.0), 0.0)
-    alone = a.T @ b
+    alone = a.T @ b / np.sqrt(np.maximum(size, 1e-12) * max(float(np.square(b).sum()), 1e-12))
     for candidate in np.argsort(-gain, kind="stable")[:TRIED]:
         if gain[candidate] <= LEAST_GAIN * np.square(b).sum():
             return None
         together = [*chosen, int(candidate)]
         weights = np.linalg.lstsq(a[:, together], b, rcond=None)[0]
-        if (np.sign(weights) == np.sign(alone[together])).all():
+        if (alone[together] * np.sign(weights) >= LEAST_ALONE).all():
             return int(candidate)
     return None
 

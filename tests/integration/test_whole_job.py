@@ -67,6 +67,20 @@ def test_feature_columns_carry_their_lineage(house: House) -> None:
     assert lineage[b"aemodel.latent"] == b"2" and len(lineage[b"aemodel.bundle"]) == 64
 
 
+def test_the_cards_of_the_columns_lie_beside_the_table_and_with_the_version(house: House) -> None:
+    path = Path(house.first["table"]).parent / "latents.parquet"
+    cards = pd.read_parquet(path)
+    assert cards["column"].tolist() == [f"ae_{i:02d}" for i in range(4)]
+    assert (cards["std"] > 0).all() and cards["surrogate_r2"].notna().all()
+    query = f"SELECT e.value, c.text FROM '{path}', unnest(exemplars_high) AS u(e), unnest(e.cells) AS v(c) WHERE \"column\" = 'ae_00' AND c.name = 'order_id'"
+    table = _table(house).set_index("order_id")
+    for value, order in duckdb.sql(query).fetchall():
+        assert abs(table.loc[order, "ae_00"] - value) < 1e-5
+    kept = next((house.work / "models").rglob("kept/latents.parquet"))
+    assert pd.read_parquet(kept)["name"].tolist() == cards["name"].tolist()
+    assert pq.read_schema(path).metadata[b"aemodel.model_version"] == b"1"
+
+
 def test_duckdb_reads_the_table_as_the_summary_says(house: House) -> None:
     done = aemodel("run", house.job, "--work-dir", house.work)
     line = next(line for line in done.output.splitlines() if "duckdb:" in line)
