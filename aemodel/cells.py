@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 
 #: Beyond this magnitude squares and sums stop being finite in float64; such a cell is missing, and counted.
 LARGEST = 1e100
+#: Of Arrow's units of time, how many make a second.
+UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 def numbers(array: pa.Array) -> np.ndarray:
-    """float64 of shape (rows,), NaN where missing; booleans are 0 and 1, durations their count of units."""
+    """float64 of shape (rows,), NaN where missing; booleans are 0 and 1, durations seconds, whatever their unit."""
     if pa.types.is_duration(array.type):
-        array = array.cast(pa.int64())
+        return numbers(array.cast(pa.int64())) / UNITS[array.type.unit]
     if array.type != pa.float64():
         array = array.cast(pa.float64(), safe=False)
     values: np.ndarray = array.to_numpy(zero_copy_only=False)
@@ -31,14 +33,12 @@ def seconds(array: pa.Array) -> np.ndarray:
     """float64 of shape (rows,): seconds since 1970 (of dates and timestamps, in UTC) or since midnight (of times)."""
     kind = array.type
     if pa.types.is_time(kind):
-        unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
-        return numbers(array.cast(pa.int32() if kind.bit_width == 32 else pa.int64())) / unit
+        return numbers(array.cast(pa.int32() if kind.bit_width == 32 else pa.int64())) / UNITS[kind.unit]
     if pa.types.is_date(kind):
         array = array.cast(pa.timestamp("s"))
     if not pa.types.is_timestamp(array.type):
         array = array.cast(pa.timestamp("us"))
-    unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[array.type.unit]
-    return numbers(array.cast(pa.int64())) / unit
+    return numbers(array.cast(pa.int64())) / UNITS[array.type.unit]
 
 
 def strings(array: pa.Array) -> pa.Array:
