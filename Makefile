@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCHED := $(VENV)/.benched
 
-.PHONY: help demo test lint typecheck bench bench-features bench-anomaly clean
+.PHONY: help demo test lint typecheck bench bench-features bench-ablation bench-anomaly clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,10 +24,13 @@ lint: $(INSTALLED)  ## Check style and import rules
 typecheck: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
-bench: bench-features bench-anomaly  ## Run the benchmarks: make bench DATA=folder
+bench: bench-features bench-ablation bench-anomaly  ## Run the benchmarks: make bench DATA=folder
 
 bench-features: $(BENCHED)  ## Feature quality on real tables: make bench-features DATA=folder
 	$(BIN)/python -W ignore -m benchmarks.features --data "$(DATA)" --jobs 2
+
+bench-ablation: $(BENCHED)  ## What each part of the recipe is worth: make bench-ablation DATA=folder
+	$(BIN)/python -W ignore -m benchmarks.ablation --data "$(DATA)" --jobs 2
 
 bench-anomaly: $(BENCHED)  ## Anomaly detection against its peers: make bench-anomaly DATA=folder
 	$(BIN)/python -W ignore -m benchmarks.anomaly --data "$(DATA)" --jobs 2

@@ -36,6 +36,8 @@ STEPS_PER_CHECK = 100
 LEARNING_RATE = {"residual": 5e-4}
 CHECKPOINT_INTERVAL = timedelta(seconds=30)
 WEIGHT_DECAY = 0.05
+#: Of the moving average of the weights, in long runs.
+AVERAGE_DECAY = 0.998
 #: Weight of the teacher's latents in the loss, and the share of each batch that they are compared on.
 ANCHOR_WEIGHT = 1.0
 ANCHOR_SHARE = 0.25
@@ -131,7 +133,7 @@ class Learner(pl.LightningModule):
         self.model = model
         self.teacher = teacher
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
-        decay = min(0.998, 1 - 10 / max(20, schedule.total_steps))
+        decay = min(AVERAGE_DECAY, 1 - 10 / max(20, schedule.total_steps))
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
         self.average.requires_grad_(False)
         self.noise = SwapNoise(layout, job.effective_noise)

@@ -23,6 +23,7 @@ import pyarrow as pa
 import torch
 from sklearn.random_projection import GaussianRandomProjection
 
+from aemodel.config import Job
 from aemodel.contract import same_place
 from aemodel.evaluation import latent_health
 from aemodel.model import Autoencoder, Batch, SwapNoise, build, reconstruct
@@ -61,10 +62,11 @@ class Sample:
     test: Batch
 
     @classmethod
-    def of(cls, data: Data, preset: str, seed: int) -> Sample:
+    def trained(cls, data: Data, job: Job, seed: int) -> Sample:
+        """Train the job on the seed's rows."""
         chosen = data.training_rows(seed)
         rows, test = data.rows.take(pa.array(chosen)), data.rows.filter(pa.array(data.test))
-        learned = learn(rows, data.job(preset, seed))
+        learned = learn(rows, job)
         apply = learned.bundle.transform.apply_all
         return cls(data, seed, chosen, learned, Batch.of(apply(rows)), Batch.of(apply(test)))
 
@@ -72,7 +74,7 @@ class Sample:
 def methods(data: Data, seed: int, presets: tuple[str, ...]) -> Iterator[tuple[Features, Sample]]:
     """The features of every method."""
     for preset in presets:
-        sample = Sample.of(data, preset, seed)
+        sample = Sample.trained(data, data.job(preset, seed), seed)
         yield _of(preset, sample.learned.bundle.model, sample), sample
         if preset == DEFAULT:
             yield _wide(sample), sample

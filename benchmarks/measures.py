@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from aemodel.layout import MISSING, Layout
+from aemodel.layout import FIRST_LEVEL, MISSING, Layout
 from aemodel.model import Autoencoder, Batch
 
 NEIGHBOURS = 15
@@ -90,7 +90,9 @@ def masked_r2(model: Autoencoder, layout: Layout, rows: Batch) -> float:
             values, codes = rows.values.clone(), rows.codes.clone()
             values[:, torch.tensor(hidden[hidden < layout.num_values])] = float("nan")
             if block.code is not None:
-                codes[:, block.code] = MISSING
+                # "Missing" where the encoder has seen missing cells, else the most frequent level.
+                unseen = float(layout.center[block.levels[0]]) == 0
+                codes[:, block.code] = FIRST_LEVEL if unseen else MISSING
             masked = Batch(values, codes)
             seen = model.decode(model.encode_linear(model.linear(masked)[0], masked)).float()
             known = torch.ones_like(x, dtype=torch.bool)
