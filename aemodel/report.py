@@ -250,7 +250,7 @@ def _strange(row: StrangeRow) -> dict[str, Any]:
 def _card(card: LatentCard) -> dict[str, Any]:
     """A feature column's card, its lists cut to what fits in the eye."""
     figures = [
-        ("R² of its name" if card.name != NONLINEAR else "R² of three terms", card.surrogate_r2),
+        ("R² of its name" if card.name != NONLINEAR else "R² of its best terms", card.surrogate_r2),
         ("non-linear share", card.nonlinear_share),
         ("robustness", card.robustness),
         ("nested gain", card.nested_gain),
