@@ -62,7 +62,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     prepared = prepare(job, snapshot, table_schema(snapshot, job.dataset))
     made = tables.bundle_of(prepared, job)
     bundle.save(made, root / "bundle")
-    Kept(prepared.anchors, np.zeros((prepared.anchors.num_rows, 4), np.float32), prepared.held_out).save(root / "kept")
+    Kept(
+        prepared.anchors, np.zeros((prepared.anchors.num_rows, 4), np.float32), prepared.held_out, tables.NO_CARDS
+    ).save(root / "kept")
     registry = Registry(RegistryJob(), root / "work")
     run = registry.start_run("mixed", "key", {}, {})
     registry.register(run, "mixed", "key", bundle.load(root / "bundle"), root, OutputJob(), {})

@@ -18,6 +18,7 @@ from aemodel.kept import Kept
 from aemodel.prepared import Prepared
 from aemodel.release import Lineage
 from aemodel.snapshot import Snapshot, open_snapshot
+from tests import tables
 
 
 def _prepared(folder: Path, job: Job, snapshot: Snapshot, prepared: Prepared) -> Path:
@@ -56,7 +57,9 @@ def test_a_run_that_follows_on_a_version_keeps_its_columns(
 ) -> None:
     before = _features(mixed_bundle, mixed_prepared)
     bundle.save(mixed_bundle, run / "champion" / "bundle")
-    Kept(mixed_prepared.anchors, before.astype(np.float32), mixed_prepared.held_out).save(run / "champion" / "kept")
+    Kept(mixed_prepared.anchors, before.astype(np.float32), mixed_prepared.held_out, tables.NO_CARDS).save(
+        run / "champion" / "kept"
+    )
     Lineage("1", None).save(run / "lineage.json")
     worker.run(run, 0, 1, 1)
     assert min(same_place(before, _features(bundle.load(run / "bundle"), mixed_prepared))) > 0.97
@@ -68,7 +71,9 @@ def test_a_run_from_scratch_is_turned_towards_the_columns_that_it_takes_over_fro
     # The champion's columns in another order and of other signs: a training from scratch cannot know of that.
     before = -_features(mixed_bundle, mixed_prepared)[:, ::-1]
     bundle.save(mixed_bundle, run / "champion" / "bundle")
-    Kept(mixed_prepared.anchors, before.astype(np.float32), mixed_prepared.held_out).save(run / "champion" / "kept")
+    Kept(mixed_prepared.anchors, before.astype(np.float32), mixed_prepared.held_out, tables.NO_CARDS).save(
+        run / "champion" / "kept"
+    )
     Lineage("1", "the job says so").save(run / "lineage.json")
     worker.run(run, 0, 1, 1)
     assert min(same_place(before, _features(bundle.load(run / "bundle"), mixed_prepared))) > 0.9

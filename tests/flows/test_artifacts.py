@@ -8,7 +8,7 @@ from aemodel.pipeline import Outcome
 from flows.artifacts import markdown
 from tests.flows.conftest import Done
 
-OUTCOME = Outcome("orders", "3", "/features/current", 2, 1_234, True, 0.9, 0.85, {"passed": True, "reasons": []})
+OUTCOME = Outcome("orders", "3", "/features/current", 2, 1_234, True, 0.9, 0.85, gate={"passed": True, "reasons": []})
 
 
 def test_a_run_leaves_a_summary_and_a_table_of_the_strangest_rows(done: Done) -> None:

@@ -39,7 +39,7 @@ def test_the_columns_are_keys_features_score_reasons_and_version(house: House) -
     names = [c for c in _table(house).columns if c != "region"]
     features = [f"ae_{i:02d}" for i in range(4)]
     reasons = [f"ae_reason_{i}" for i in (1, 2, 3)]
-    expected = [f"ae_expected_{i}" for i in (1, 2, 3)]
+    expected = [f"ae_{what}_{i}" for what in ("actual", "expected") for i in (1, 2, 3)]
     assert names == ["order_id", *features, "ae_error", "ae_error_rank", *reasons, *expected, "ae_model_version"]
 
 
