@@ -70,12 +70,10 @@ class Schedule:
 
 
 def global_batch_size(job: TrainingJob, rows: int) -> int:
-    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 256 to 1024; in small
-    tables near rows / 25, at least 64."""
+    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024."""
     if job.batch_size != "auto":
         return job.batch_size
-    small, large = (2 ** round(math.log2(max(1, rows) / share)) for share in (25, 200))
-    return int(max(min(256, max(64, small)), min(1024, large)))
+    return int(min(1024, max(64, 2 ** round(math.log2(max(1, rows) / 200)))))
 
 
 def schedule_for(job: TrainingJob, batch_size: int, steps_per_epoch: int) -> Schedule:
