@@ -83,8 +83,9 @@ def _strange(place: int, row: dict[str, Any]) -> str:
     """One row: its score, then the reasons with their cells, then some others that tell which row it is."""
     cells = {name: plain(text, 40) for name, text in row["cells"]}
     reasons = ", ".join(_reason(n, cells.get(n, "?"), e) for n, e in zip(row["reasons"], row["expected"], strict=True))
-    others = [f"{plain(n, 30)} {v}" for n, v in cells.items() if n not in row["reasons"] and v != "missing"]
-    return f"  {place}. score {row['error']:,.0f}: {reasons}\n     ({', '.join(others[:8])})"
+    others = [f"{plain(n, 30)} {v}" for n, v in cells.items() if n not in row["reasons"] and v != "missing"][:8]
+    which = f"\n     ({', '.join(others)})" if others else ""
+    return f"  {place}. score {row['error']:,.1f}: {reasons}{which}"
 
 
 def _reason(column: str, cell: str, expected: str | None) -> str:

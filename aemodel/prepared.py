@@ -115,6 +115,11 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
             chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
     chosen = _for_rows(chosen, snapshot)
     statistics, groups, held_out, anchors = _first_pass(snapshot, schema, chosen)
+    if held_out.seen == 0 and chosen.by in ("group", "time"):
+        raise SchemaError(
+            f"dataset.split by {chosen.by} of {shown(chosen.columns[0].name)} holds no row out: "
+            "choose a column of more values, or raise split.holdout"
+        )
     if not groups:
         raise SchemaError(f"none of {snapshot.num_rows} rows is left to train on; add rows or lower split.holdout")
     reasons = statistics.unusable()

@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 #: Rows that a probe is fitted and tested on; its noise falls with the square root of them.
-PROBED_ROWS = 10_000
-FOLDS = 5
+PROBED_ROWS = 5_000
+FOLDS = 3
 #: A label with more values than this is read as a number, or not at all if it is none.
 MOST_CLASSES = 50
 ENOUGH_A_CLASS = 2 * FOLDS
@@ -59,7 +59,7 @@ class Target:
             if self.measure == "R²":
                 found = cross_val_predict(make_pipeline(StandardScaler(), Ridge()), x, y, cv=KFold(FOLDS))
                 return float(1 - np.square(y - found).sum() / max(np.square(y - y.mean()).sum(), 1e-300))
-            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3))
             folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
             found = cross_val_predict(model, x, y, cv=folds, method="predict_proba")
         if self.measure == "AUROC":

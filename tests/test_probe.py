@@ -46,4 +46,4 @@ def test_a_label_that_cannot_be_probed_is_none(label: pa.Array) -> None:
 
 def test_no_more_rows_are_probed_than_needed() -> None:
     target = Target.of(pa.array(np.arange(PROBED_ROWS + 50) % 2 == 0))
-    assert target is not None and len(target.rows) == PROBED_ROWS and target.noise == 0.01
+    assert target is not None and len(target.rows) == PROBED_ROWS and target.noise == pytest.approx(PROBED_ROWS**-0.5)
