@@ -9,8 +9,8 @@ Three things make a row strange, and the score is their sum:
 - its latents lie where no row's do: their Mahalanobis distance.
 
 The second and third count from where they exceed all but the strangest hundredth of the held-out rows: below that
-they are noise. The reasons are the columns in which the row deviates most from its reconstruction, in units of what is
-usual in that column.
+they are noise. The reasons are the columns in which the row deviates most: from its reconstruction, and, where they
+hold numbers, from the nearest training row; each in units of what is usual in that column.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aemodel.neighbours import kth_distance
+from aemodel.neighbours import Neighbours, kth_distance
 
 CAP = 25.0
 NUM_QUANTILES = 1_001
@@ -32,21 +32,23 @@ KNN_ROWS = 4_096
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is measured of rows: squared `errors` (rows, columns), `features` (rows, k), and the distance `far` (rows,)
-    from the training rows."""
+    """What is measured of rows: squared `errors` (rows, columns), `features` (rows, k), the distance `far` (rows,) from
+    the training rows and the squared `offsets` (rows, columns) from the nearest one, zero but in columns of numbers."""
 
     errors: np.ndarray
     features: np.ndarray
     far: np.ndarray
+    offsets: np.ndarray
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From held-out rows: `column_error` (columns,), `latent_mean` (k,), `whitening` (k, k),
+    """From held-out rows: `column_error` and `column_offset` (columns,), `latent_mean` (k,), `whitening` (k, k),
     `ordinary` (2,): the largest folded error and Mahalanobis distance that do not count, `quantiles` rising;
     `references` (rows, k): whitened features of training rows."""
 
     column_error: np.ndarray
+    column_offset: np.ndarray
     latent_mean: np.ndarray
     whitening: np.ndarray
     ordinary: np.ndarray
@@ -60,7 +62,7 @@ class Calibration:
 
     def _terms(self, rows: Evidence) -> np.ndarray:
         """(rows, 2): the folded error and the Mahalanobis distance of the latents."""
-        folded = np.minimum(self.deviations(rows), CAP).sum(axis=1)
+        folded = np.minimum(rows.errors / self.column_error, CAP).sum(axis=1)
         return np.stack([folded, np.linalg.norm(self.whitened(rows.features), axis=1)], axis=1)
 
     def whitened(self, features: np.ndarray) -> np.ndarray:
@@ -78,7 +80,7 @@ class Calibration:
 
     def deviations(self, rows: Evidence) -> np.ndarray:
         """(rows, columns): how much each column makes a row strange."""
-        return np.asarray(rows.errors / self.column_error)
+        return np.asarray(rows.errors / self.column_error + rows.offsets / self.column_offset)
 
     def reasons(self, rows: Evidence, count: int) -> np.ndarray:
         """int64 (rows, count): indices of the columns that deviate most, the strangest first; -1 where none is left."""
@@ -98,7 +100,9 @@ def calibrate(rows: Evidence, training: np.ndarray) -> Calibration:
     covariance = np.cov(features.T).reshape(features.shape[1], -1) if len(features) > 1 else np.eye(features.shape[1])
     variance, axes = np.linalg.eigh(covariance)
     variance = np.maximum(variance, 1e-6 * max(float(variance.max()), 1e-12))
-    unranked = Calibration(_usual(rows.errors), mean, axes / np.sqrt(variance), np.ones(2), np.zeros(1), training)
+    unranked = Calibration(
+        _usual(rows.errors), _usual(rows.offsets), mean, axes / np.sqrt(variance), np.ones(2), np.zeros(1), training
+    )
     references = unranked.whitened(training[:KNN_ROWS]).astype(np.float32)
     ordinary = np.maximum(np.quantile(unranked._terms(rows), ORDINARY, axis=0), 1e-12)
     unranked = replace(unranked, ordinary=ordinary, references=references)
@@ -109,3 +113,20 @@ def _usual(squared: np.ndarray) -> np.ndarray:
     """The mean by column; a column that is always right must not make noise a reason."""
     usual = squared.mean(axis=0, dtype=np.float64)
     return np.asarray(np.maximum(usual, 1e-6 + 1e-3 * usual.mean()))
+
+
+def evidence(
+    errors: np.ndarray,
+    features: np.ndarray,
+    neighbours: Neighbours,
+    numbers: np.ndarray,
+    others: np.ndarray,
+    column_of: np.ndarray,
+) -> Evidence:
+    """Put together what a network measures of rows with their neighbours; `column_of` (dimensions,) is the source
+    column of a dimension of the linear space, `numbers` and `others` as in `Neighbours.distances`."""
+    distances = neighbours.distances(numbers, others)
+    count = numbers.shape[1]  # a level that is not the nearest row's is no deviation: the network has it in its error
+    fold = np.zeros((count, errors.shape[1]), np.float32)
+    fold[np.arange(count), column_of[:count]] = 1
+    return Evidence(errors.astype(np.float64), features, distances.total, distances.offset[:, :count] @ fold)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aemodel import neighbours
-from aemodel.anomaly import Calibration, Evidence, calibrate
+from aemodel.anomaly import Calibration, Evidence, calibrate, evidence
 from aemodel.config import ModelJob
 from aemodel.errors import BundleError, BundleFormatError, shown
 from aemodel.files import digest, read_json, whole_folder, write_json
@@ -90,8 +90,9 @@ def evidence_of(
 ) -> tuple[Evidence, Tensor]:
     """`Bundle.evidence`, before there is a bundle."""
     by_column, z, x = model.squared_errors(Batch.of(rows))
-    far = near.distances(transform.numbers(rows), x[:, rows.values.shape[1] :].numpy())
-    return Evidence(by_column.numpy().astype(np.float64), model.features(z).numpy(), far), z
+    features, column_of = model.features(z).numpy(), model.column_of.numpy()
+    numbers, others = transform.numbers(rows), x[:, rows.values.shape[1] :].numpy()
+    return evidence(by_column.numpy(), features, near, numbers, others, column_of), z
 
 
 def save(bundle: Bundle, folder: Path) -> None:

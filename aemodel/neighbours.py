@@ -34,6 +34,16 @@ CHUNK = 4_096
 
 
 @dataclass(frozen=True)
+class Distances:
+    """`total` (rows,): the mean over scales, each in units of its mean over held-out rows; `offset` (rows,
+    dimensions): the squared compressed difference from the nearest reference in each dimension, zeros where rows are
+    so wide that they were projected."""
+
+    total: np.ndarray
+    offset: np.ndarray
+
+
+@dataclass(frozen=True)
 class Units:
     """Numbers in standard units: `center` and `spread` (num_values,) of the training rows; `projection`
     (dimensions, 256) for wide rows, else (0, 0)."""
@@ -72,11 +82,15 @@ class Neighbours:
     fine: np.ndarray
     usual: np.ndarray
 
-    def distances(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """float64 (rows,) of rows given by their `numbers` (rows, num_values) and the rest of their linear space: the
-        mean over scales, each in units of its mean over held-out rows."""
-        raw = np.concatenate([self._of(torch.from_numpy(part)) for part in _parts(self.units(numbers, others))])
-        return np.asarray((raw / self.usual).mean(axis=1))
+    def distances(self, numbers: np.ndarray, others: np.ndarray) -> Distances:
+        """Of rows given by their `numbers` (rows, num_values) and the rest of their linear space."""
+        rows = self.units(numbers, others)
+        found = [self._of(torch.from_numpy(part)) for part in _parts(rows)]
+        raw = np.concatenate([scales for scales, _ in found])
+        offset = np.concatenate([offset for _, offset in found])
+        if self.units.projection.size:
+            offset = np.zeros((len(rows), len(self.units.projection)), np.float32)
+        return Distances((raw / self.usual).mean(axis=1), offset)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """By name, for a file."""
@@ -88,14 +102,16 @@ class Neighbours:
         units = Units(*(arrays.pop(name) for name in ("center", "spread", "projection")))
         return cls(units, **arrays)
 
-    def _of(self, rows: Tensor) -> np.ndarray:
-        """(rows, 3) distances, one a scale."""
+    def _of(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, 3) distances and (rows, dimensions) squared differences from the nearest."""
         coarse, middle, fine = (torch.from_numpy(r) for r in (self.coarse, self.middle, self.fine))
         apart = torch.cdist(rows, coarse.flatten(0, 1), p=1).reshape(len(rows), *coarse.shape[:2])
+        near = apart.amin(dim=2).mean(dim=1)
         between = _euclidean(rows, middle.flatten(0, 1)).reshape(len(rows), *middle.shape[:2])
         middling = torch.from_numpy(_kth(between.numpy(), MIDDLE_RANK)).mean(dim=1)
-        closest = _euclidean(_compressed(rows), _compressed(fine)).amin(dim=1)
-        return torch.stack([apart.amin(dim=2).mean(dim=1), middling, closest], dim=1).numpy()
+        closest, nearest = _euclidean(_compressed(rows), _compressed(fine)).min(dim=1)
+        offset = (_compressed(rows) - _compressed(fine)[nearest]).square()
+        return torch.stack([near, middling, closest], dim=1).numpy(), offset.numpy()
 
 
 def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = MIDDLE_RANK) -> np.ndarray:
@@ -118,7 +134,7 @@ def fit(numbers: np.ndarray, others: np.ndarray, held_out: tuple[np.ndarray, np.
         _drawn(references, fine, rng),
         np.ones(3),
     )
-    raw = np.concatenate([unscaled._of(torch.from_numpy(part)) for part in _parts(units(*held_out))])
+    raw = np.concatenate([unscaled._of(torch.from_numpy(part))[0] for part in _parts(units(*held_out))])
     usual = raw.mean(axis=0, dtype=np.float64)
     # Where nearly every row has its double among the references, one that has none is not infinitely far.
     return replace(unscaled, usual=np.maximum(usual, LEAST_USUAL * usual.max() or 1.0))

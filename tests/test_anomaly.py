@@ -16,7 +16,8 @@ RNG = np.random.default_rng(0)
 ERRORS = RNG.gamma(1.0, [0.1, 1.0, 10.0, 0.5], (2000, 4))
 LATENTS = RNG.normal(size=(2000, 3)) @ RNG.normal(size=(3, 3)) + 5
 FAR = RNG.gamma(5.0, 0.2, 2000)
-SEEN = Evidence(ERRORS, LATENTS, FAR)
+OFFSETS = RNG.gamma(1.0, [1.0, 0.1, 1.0, 2.0], (2000, 4))
+SEEN = Evidence(ERRORS, LATENTS, FAR, OFFSETS)
 HELD_OUT = calibrate(SEEN, LATENTS[:500])
 
 ANY_ERROR = st.floats(0, 1e30)
@@ -29,6 +30,7 @@ def ordinary(rows: int = 1, **changed: np.ndarray) -> Evidence:
         "errors": np.repeat(HELD_OUT.column_error[None], rows, axis=0),
         "features": np.repeat(HELD_OUT.latent_mean[None], rows, axis=0),
         "far": np.ones(rows),
+        "offsets": np.zeros((rows, 4)),
     }
     return Evidence(**parts | changed)
 
@@ -52,12 +54,12 @@ def test_a_score_is_finite_and_its_rank_in_the_unit_interval(errors: np.ndarray,
 )
 def test_any_held_out_rows_give_a_finite_calibration(errors: np.ndarray, k: int, data: st.DataObject) -> None:
     latents = data.draw(arrays(np.float64, (len(errors), k), elements=st.floats(-1e6, 1e6)))
-    rows = Evidence(errors, latents, np.ones(len(errors)))
+    rows = Evidence(errors, latents, np.ones(len(errors)), errors)
     calibration = calibrate(rows, latents)
     for values in vars(calibration).values():
         assert np.isfinite(values).all()
     assert (np.diff(calibration.quantiles) >= 0).all()
-    assert np.isfinite(calibration.score(Evidence(errors + 1, latents - 1, rows.far))).all()
+    assert np.isfinite(calibration.score(Evidence(errors + 1, latents - 1, rows.far, errors))).all()
 
 
 @given(st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=50))
@@ -93,7 +95,7 @@ def test_errors_count_from_where_they_exceed_ordinary_ones_and_one_wild_cell_doe
 
 
 def test_each_column_counts_in_its_own_units() -> None:
-    np.testing.assert_allclose(HELD_OUT.deviations(SEEN).mean(axis=0), 1)
+    np.testing.assert_allclose(HELD_OUT.deviations(SEEN).mean(axis=0), 2)
 
 
 def test_a_row_that_is_reconstructed_well_but_lies_where_no_row_lies_is_strange() -> None:
@@ -119,6 +121,8 @@ def test_the_k_nearest_distance_is_to_the_fifth_training_row() -> None:
 def test_reasons_are_the_columns_that_deviate_most_in_falling_order() -> None:
     errors = HELD_OUT.column_error * np.array([[1, 9, 4, 2], [3, 1, 1e9, 2]])
     assert HELD_OUT.reasons(ordinary(2, errors=errors), 3).tolist() == [[1, 2, 3], [2, 0, 3]]
+    offsets = HELD_OUT.column_offset * np.array([[0, 0, 9, 0]])
+    assert HELD_OUT.reasons(ordinary(1, offsets=offsets), 1).tolist() == [[2]]
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 6), st.just(4)), elements=st.floats(0, 100)), st.integers(1, 6))
@@ -136,7 +140,7 @@ def test_reasons_are_distinct_columns_that_deviate_at_all(errors: np.ndarray, co
 def test_a_column_that_is_always_right_does_not_make_noise_a_reason() -> None:
     errors = ERRORS.copy()
     errors[:, 0] = 1e-14
-    calibration = calibrate(Evidence(errors, LATENTS, FAR), LATENTS)
+    calibration = calibrate(Evidence(errors, LATENTS, FAR, OFFSETS), LATENTS)
     probe = np.median(errors, axis=0)[None].copy()
     probe[0, 0] = 1e-9
     rows = ordinary(1, errors=probe)
@@ -167,6 +171,6 @@ def test_the_reasons_name_the_column_that_was_perturbed(column: str) -> None:
 
 
 def test_a_calibration_of_one_row_is_usable() -> None:
-    one = calibrate(Evidence(ERRORS[:1], LATENTS[:1], FAR[:1]), LATENTS[:1])
+    one = calibrate(Evidence(ERRORS[:1], LATENTS[:1], FAR[:1], OFFSETS[:1]), LATENTS[:1])
     assert isinstance(one, Calibration)
-    assert one.rank(one.score(Evidence(ERRORS[1:3], LATENTS[1:3], FAR[1:3]))).shape == (2,)
+    assert one.rank(one.score(Evidence(ERRORS[1:3], LATENTS[1:3], FAR[1:3], OFFSETS[1:3]))).shape == (2,)

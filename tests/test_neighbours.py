@@ -18,30 +18,37 @@ KNOWN = neighbours.fit(NUMBERS, OTHERS, HELD_OUT)
 def test_held_out_rows_lie_at_a_distance_of_one_on_average() -> None:
     fresh = RNG.normal(size=(3_000, 3)) * [1, 10, 100], RNG.normal(size=(3_000, 2)).astype(np.float32)
     known = neighbours.fit(NUMBERS, OTHERS, fresh)
-    assert known.distances(*fresh).mean() == pytest.approx(1, abs=1e-6)
+    assert known.distances(*fresh).total.mean() == pytest.approx(1, abs=1e-6)
 
 
 def test_the_farther_away_the_larger_in_units_of_each_column() -> None:
     origin = np.zeros((4, 3))
     origin[:, 1] = [0, 20, 60, 150]
-    total = KNOWN.distances(origin, np.zeros((4, 2), np.float32))
+    total = KNOWN.distances(origin, np.zeros((4, 2), np.float32)).total
     assert (np.diff(total) > 0).all()
     origin[:, 1], origin[:, 2] = 0, [0, 200, 600, 1500]
-    np.testing.assert_allclose(KNOWN.distances(origin, np.zeros((4, 2), np.float32)), total, rtol=0.25)
+    np.testing.assert_allclose(KNOWN.distances(origin, np.zeros((4, 2), np.float32)).total, total, rtol=0.25)
+
+
+def test_the_offset_names_the_dimension_that_is_far() -> None:
+    row = np.zeros((1, 3))
+    row[0, 2] = 1e4
+    offset = KNOWN.distances(row, np.zeros((1, 2), np.float32)).offset
+    assert offset.shape == (1, 5) and offset.argmax() == 2
 
 
 def test_a_strange_training_row_does_not_hide_its_like_from_the_small_samples() -> None:
     numbers = NUMBERS.copy()
     numbers[0] = [50, 0, 0]
     known = neighbours.fit(numbers, OTHERS, HELD_OUT)
-    assert known.distances(numbers[:1], OTHERS[:1])[0] > 5
+    assert known.distances(numbers[:1], OTHERS[:1]).total[0] > 5
 
 
 @given(st.floats(-1e300, 1e300), st.booleans())
 def test_any_number_and_a_missing_one_have_a_finite_distance(value: float, missing: bool) -> None:
     row = np.array([[value, np.nan if missing else value, 0.0]])
     found = KNOWN.distances(row, np.zeros((1, 2), np.float32))
-    assert np.isfinite(found).all()
+    assert np.isfinite(found.total).all() and np.isfinite(found.offset).all()
     assert np.abs(KNOWN.units(row, OTHERS[:1])[:, :3]).max() <= FARTHEST
 
 
@@ -49,18 +56,18 @@ def test_wide_rows_are_projected_and_still_told_apart() -> None:
     wide = RNG.normal(size=(400, PROJECTED + 50))
     known = neighbours.fit(wide, np.empty((400, 0), np.float32), (wide, np.empty((400, 0), np.float32)))
     assert known.fine.shape[1] == PROJECTED
-    near, far = known.distances(np.stack([wide[0], wide[0] * 6]), np.empty((2, 0), np.float32))
+    near, far = known.distances(np.stack([wide[0], wide[0] * 6]), np.empty((2, 0), np.float32)).total
     assert far > 2 * near
 
 
 def test_it_survives_being_written_as_arrays() -> None:
     again = Neighbours.from_arrays(KNOWN.to_arrays())
     a, b = again.distances(NUMBERS, OTHERS), KNOWN.distances(NUMBERS, OTHERS)
-    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(a.total, b.total)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_few_training_rows_are_enough(rows: int) -> None:
     known = neighbours.fit(NUMBERS[:rows], OTHERS[:rows], (NUMBERS[:rows], OTHERS[:rows]))
-    assert np.isfinite(known.distances(NUMBERS, OTHERS)).all()
+    assert np.isfinite(known.distances(NUMBERS, OTHERS).total).all()
     assert np.isfinite(kth_distance(NUMBERS, NUMBERS[:rows])).all()
