@@ -34,7 +34,8 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
     folder = Path(run.folder)
     prepared, trained = Prepared.load(folder / "prepared"), bundle.load(folder / "bundle")
     scorer = Scorer(trained, job.output, run.version)
-    rows = prepared.held_out.slice(0, DRAWN_ROWS).combine_chunks().to_batches()
+    drawn = _drawn(prepared.held_out)
+    rows = drawn.combine_chunks().to_batches()
     strangest = Strangest(LISTED_ROWS, prepared.held_out.column_names, scorer.columns)
     scored = []
     for batch in rows:
@@ -42,9 +43,7 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
         strangest.add(batch, scored[-1])
     table = pa.Table.from_batches(scored, scorer.schema)
     label = prepared.schema.label
-    labels = (
-        tuple(_as_text(v) for v in prepared.held_out.column(label).slice(0, DRAWN_ROWS).to_pylist()) if label else None
-    )
+    labels = tuple(_as_text(v) for v in drawn.column(label).to_pylist()) if label else None
     page = render(
         Report(
             name=job.name,
@@ -72,6 +71,12 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
     write_bytes(folder / "report.html", page.encode())
     Registry(job.registry, work).log_file(run.run_id, folder / "report.html")
     return folder / "report.html"
+
+
+def _drawn(held_out: pa.Table) -> pa.Table:
+    """As many rows as are drawn, from all over the held-out ones, which stand in the order of the files."""
+    chosen = np.random.default_rng(0).permutation(held_out.num_rows)[:DRAWN_ROWS]
+    return held_out.take(pa.array(np.sort(chosen)))
 
 
 def _as_text(value: object) -> str | None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from aemodel.config import load_job
-from aemodel.pipeline import RegisteredVersion, write_report
+from aemodel.pipeline import RegisteredVersion, reporting, write_report
 from aemodel.registry import Registry
 from tests.integration.house import House
 
@@ -41,3 +42,10 @@ def test_addresses_are_shown_without_their_secrets(copy: House, version: Registe
     )
     page = write_report(version, secret, copy.work, {}).read_text(encoding="utf-8")
     assert "s3://***@bucket/orders" in page and "secret" not in page and "hidden" not in page.split("<body")[1][:2_000]
+
+
+def test_rows_are_drawn_from_all_over_the_held_out_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "DRAWN_ROWS", 100)
+    drawn = reporting._drawn(pa.table({"n": range(1_000)}))["n"].to_pylist()
+    assert len(drawn) == 100 == len(set(drawn)) and drawn == sorted(drawn)
+    assert min(drawn) < 100 and max(drawn) > 900
