@@ -52,6 +52,12 @@ def report(job: JobFile, work_dir: WorkDir = None, as_json: AsJson = False, verb
 
 
 @app.command()
+def preflight(job: JobFile) -> None:
+    """Say what a run would meet: row groups, memory, schedule, seconds; from Parquet footers, without reading data."""
+    guarded(lambda: _preflight(job))
+
+
+@app.command()
 def promote(
     job: JobFile,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="The version's number.", show_default=False)],
@@ -66,6 +72,13 @@ def promote(
 def rollback(job: JobFile, reason: Reason, work_dir: WorkDir = None) -> None:
     """Point the job's alias back at the version before; no later run promotes the present one again."""
     guarded(lambda: _move(job, work_dir, "rollback", reason))
+
+
+def _preflight(job_file: Path) -> None:
+    job = load_job(job_file)
+    from aemodel import preflight
+
+    print(preflight.rendered(preflight.look(job, preflight.measured)))
 
 
 def _move(job_file: Path, work_dir: str | None, how: str, *what: str) -> None:

@@ -118,6 +118,15 @@ class Snapshot:
             taken.append(first.slice(0, -(-rows // len(spread))))
         return taken
 
+    def metadata(self, fragment: int) -> pq.FileMetaData:
+        """The footer of one file, which tells more than is pinned of it. Raises SnapshotError."""
+        pinned = self.fragments[fragment]
+        try:
+            with self._open(pinned) as file:
+                return file.metadata
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(shown(pinned.path), error) from None
+
     def _open(self, fragment: Fragment) -> pq.ParquetFile:
         filesystem, _ = filesystem_of(self.uri)
         path = posixpath.join(self.base, fragment.path) if fragment.path else self.base

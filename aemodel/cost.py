@@ -1,0 +1,232 @@
+"""What a run takes, in seconds and bytes: pure functions of the table's shape and the machine's speed.
+
+The constants are those of one machine, two cores of an Intel Xeon with AVX-512; `Machine` says how much slower or
+faster another is. `python -m benchmarks.preflight` compares them with real runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from aemodel.loader import CACHE_BYTES
+from aemodel.pca import GRAM_ROWS
+from aemodel.plan import WINDOW_ROWS
+from aemodel.prepared import ANCHOR_ROWS, HELD_OUT_ROWS
+from aemodel.snapshot import BATCH_ROWS
+
+MICROSECOND, MEGABYTE = 1e-6, 2**20
+
+# Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
+#: Prepare: open registry and files, then by row group (read overhead), cell (split, statistics, encoding), dimension.
+PREPARE_START, PREPARE_GROUP, PREPARE_CELL, PREPARE_DIMENSION = 1.8, 0.003, 0.21 * MICROSECOND, 0.012 * MICROSECOND
+#: The eigenvectors of a width × width matrix take this many width³ operations.
+EIGEN_OPERATIONS = 10
+#: Training: start the ranks and load their libraries.
+TRAIN_START = 6.0
+#: A step beyond the network's layers: Lightning, optimiser and average; by row of the batch, cell and dimension.
+STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 4e-3, 1.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
+#: The first epoch, and a later one as far as it does not fit the cache, decodes and encodes its rows.
+DECODE_CELL = 0.17 * MICROSECOND
+#: A look at held-out rows, by dimension.
+CHECK_DIMENSION = 0.015 * MICROSECOND
+#: Evaluate, register, report: at least, by input column, by dimension of a held-out row.
+EVALUATE_START, EVALUATE_COLUMN, EVALUATE_DIMENSION = 1.8, 0.004, 0.1 * MICROSECOND
+#: Scoring: load the model, then by row, cell, dimension, and column written (carried or new).
+SCORE_START, SCORE_GROUP = 0.1, 0.003
+SCORE_ROW, SCORE_CELL, SCORE_DIMENSION, WRITE_CELL = (
+    13 * MICROSECOND,
+    0.30 * MICROSECOND,
+    0.055 * MICROSECOND,
+    0.16 * MICROSECOND,
+)
+
+# Bytes.
+#: Private memory of the command's own process; with torchrun and a rank, once libraries are loaded.
+PARENT_BYTES, RANK_BYTES = 560 * MEGABYTE, 600 * MEGABYTE
+#: What is computed of a row that is scored, and lives at once, by dimension and by cell.
+SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
+#: Copies of a window's encoded rows: the row group, the window, the shuffled window, and the next one.
+WINDOW_COPIES = 3
+#: Weights, gradients, two moments, moving average, best and starting weights.
+WEIGHT_COPIES = 7
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that the cost depends on. `values` and `categorical`: encoded numbers and codes of a row; `width`: dimensions
+    of the linear space; `inputs`: what the network's first layer sees; `carried`: input columns that are written out;
+    `groups`: row groups; `decoded_bytes`: all columns, decoded; `group_rows`, `group_bytes`: of the largest row group;
+    `batch_size`: of one rank."""
+
+    rows: int
+    groups: int
+    columns: int
+    categorical: int
+    values: int
+    width: int
+    inputs: int
+    carried: int
+    latent_dim: int
+    hidden: tuple[int, ...]
+    holdout: float
+    decoded_bytes: int
+    group_rows: int
+    group_bytes: int
+    batch_size: int
+    steps_per_epoch: int
+    max_epochs: int
+    check_epochs: int
+    ranks: int
+
+    @property
+    def held_out(self) -> int:
+        """Held-out rows that are kept."""
+        return min(HELD_OUT_ROWS, round(self.rows * self.holdout))
+
+    @property
+    def training_rows(self) -> int:
+        return max(1, round(self.rows * (1 - self.holdout)))
+
+    @property
+    def encoded_row_bytes(self) -> int:
+        return 4 * (self.values + self.categorical)
+
+    @property
+    def weights(self) -> int:
+        """Of the network, about."""
+        ways = (self.inputs, *self.hidden, self.latent_dim), (self.latent_dim, *self.hidden, self.width)
+        return sum(a * b for sizes in ways for a, b in pairwise(sizes))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`slowness`: of one core at plain work, 1 on the reference machine; `step` and `forward`: seconds that the bare
+    layers of the network take for a training step and, by row, for scoring; `operations`: of a matmul, a second."""
+
+    cores: int
+    gpus: int
+    memory_bytes: int
+    slowness: float
+    step: float
+    forward: float
+    operations: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds and bytes to expect. `train` holds `max_epochs` epochs; early stopping may end it sooner."""
+
+    prepare: float
+    step: float
+    first_epoch: float
+    epoch: float
+    train: float
+    evaluate: float
+    score: float
+    train_bytes: int
+    score_bytes: int
+
+    @property
+    def total(self) -> float:
+        """Seconds of a whole run."""
+        return self.prepare + self.train + self.evaluate + self.score
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.train_bytes, self.score_bytes)
+
+
+def estimate(shape: Shape, machine: Machine) -> Estimate:
+    """What a run of this shape takes on this machine."""
+    step = step_seconds(shape, machine)
+    epoch = shape.steps_per_epoch * step
+    decoding = decode_seconds(shape, machine)
+    later = epoch + decoding * uncached(shape)
+    return Estimate(
+        prepare=prepare_seconds(shape, machine),
+        step=step,
+        first_epoch=epoch + decoding,
+        epoch=later,
+        train=train_seconds(shape, machine, epoch + decoding, later),
+        evaluate=machine.slowness
+        * (EVALUATE_START + EVALUATE_COLUMN * shape.columns + EVALUATE_DIMENSION * shape.held_out * shape.width),
+        score=score_seconds(shape, machine),
+        train_bytes=train_bytes(shape),
+        score_bytes=score_bytes(shape),
+    )
+
+
+def prepare_seconds(shape: Shape, machine: Machine) -> float:
+    """Statistics of all rows and the Gram matrix of a sample."""
+    plain = PREPARE_START + PREPARE_GROUP * shape.groups + PREPARE_CELL * shape.rows * _cells(shape)
+    sampled = min(GRAM_ROWS, shape.training_rows)
+    plain += PREPARE_DIMENSION * sampled * shape.width
+    products = 2.0 * sampled * shape.width**2 + EIGEN_OPERATIONS * float(shape.width) ** 3
+    return machine.slowness * plain + products / machine.operations
+
+
+def step_seconds(shape: Shape, machine: Machine) -> float:
+    """One optimiser step: noise, loss and optimiser around the layers. On a GPU those cost next to nothing a cell."""
+    rows = 0 if machine.gpus else shape.batch_size
+    by_row = STEP_ROW + STEP_CELL * _cells(shape) + STEP_DIMENSION * shape.width
+    return machine.step + machine.slowness * (STEP_START + rows * by_row)
+
+
+def decode_seconds(shape: Shape, machine: Machine) -> float:
+    """Reading all training rows once; the ranks share them."""
+    by_group = PREPARE_GROUP * shape.groups + DECODE_CELL * shape.rows * _cells(shape)
+    return machine.slowness * by_group / shape.ranks
+
+
+def uncached(shape: Shape) -> float:
+    """The share of the training rows that is decoded anew in each epoch, from 0 to 1."""
+    encoded = shape.training_rows * shape.encoded_row_bytes
+    return max(0.0, 1 - CACHE_BYTES / max(1, encoded))
+
+
+def train_seconds(shape: Shape, machine: Machine, first: float, later: float) -> float:
+    """Start, epochs with their looks at held-out rows, and the calibration on held-out and kept training rows."""
+    checks = 1 + shape.max_epochs / max(1, shape.check_epochs)
+    looks = checks * CHECK_DIMENSION * shape.held_out * shape.width / shape.ranks
+    measured = (shape.held_out + min(ANCHOR_ROWS, shape.training_rows)) * _score_row(shape, machine)
+    return machine.slowness * (TRAIN_START + looks) + measured + first + (shape.max_epochs - 1) * later
+
+
+def score_seconds(shape: Shape, machine: Machine) -> float:
+    """All rows, scored, written and read back."""
+    written = WRITE_CELL * (shape.carried + shape.latent_dim)
+    row = _score_row(shape, machine) + machine.slowness * written
+    return machine.slowness * (SCORE_START + SCORE_GROUP * shape.groups) + shape.rows * row
+
+
+def _score_row(shape: Shape, machine: Machine) -> float:
+    by_row = SCORE_ROW + SCORE_CELL * _cells(shape) + SCORE_DIMENSION * shape.width
+    return machine.forward + machine.slowness * by_row
+
+
+def _cells(shape: Shape) -> int:
+    """Numbers and codes of a row: the elements of a vector are cells of their own."""
+    return shape.values + shape.categorical
+
+
+def train_bytes(shape: Shape) -> int:
+    """At the peak of preparing and training, summed over the processes of this machine."""
+    encoded = shape.training_rows * shape.encoded_row_bytes
+    window = min(WINDOW_ROWS, shape.training_rows) * shape.encoded_row_bytes
+    group = shape.group_rows * shape.encoded_row_bytes
+    kept = shape.held_out * (shape.encoded_row_bytes + 4 * shape.width + _scored_row_bytes(shape))
+    rank = RANK_BYTES + min(CACHE_BYTES, encoded) + WINDOW_COPIES * window + group + shape.group_bytes
+    rank += kept + 4 * WEIGHT_COPIES * shape.weights
+    gram = 16 * shape.width**2
+    return PARENT_BYTES + gram + shape.ranks * rank
+
+
+def score_bytes(shape: Shape) -> int:
+    """At the peak of scoring: one batch of rows, all that is computed of it, and the row group it is read from."""
+    batch = min(BATCH_ROWS, shape.group_rows)
+    return PARENT_BYTES + batch * _scored_row_bytes(shape) + shape.group_bytes + 4 * shape.weights
+
+
+def _scored_row_bytes(shape: Shape) -> int:
+    return SCORE_DIMENSION_BYTES * shape.width + SCORE_CELL_BYTES * _cells(shape)

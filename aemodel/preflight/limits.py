@@ -1,0 +1,27 @@
+"""How much memory a run may take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from aemodel.config import Job
+
+#: Where Linux tells a container's limit, in its two versions.
+CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory_bytes() -> int:
+    """Of this machine, or of the container that this process lives in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([total, *_limits()])
+
+
+def allowed_bytes(job: Job, machine_bytes: int) -> int:
+    """What the job may take: all that the machine has, as no job says less."""
+    return machine_bytes
+
+
+def _limits() -> list[int]:
+    texts = [path.read_text().strip() for name in CGROUP_FILES if (path := Path(name)).is_file()]
+    return [int(text) for text in texts if text.isdigit() and int(text) > 0]

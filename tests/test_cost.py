@@ -1,0 +1,121 @@
+"""The arithmetic of what a run takes: more rows, columns or dimensions never cost less, and nothing is negative."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemodel.cost import PARENT_BYTES, Machine, Shape, estimate, uncached
+from aemodel.loader import CACHE_BYTES
+
+SHAPE = Shape(
+    rows=200_000,
+    groups=4,
+    columns=64,
+    categorical=0,
+    values=64,
+    width=64,
+    inputs=64,
+    carried=64,
+    latent_dim=16,
+    hidden=(256, 256),
+    holdout=0.1,
+    decoded_bytes=51_200_000,
+    group_rows=65_536,
+    group_bytes=16_777_216,
+    batch_size=1_024,
+    steps_per_epoch=175,
+    max_epochs=9,
+    check_epochs=1,
+    ranks=1,
+)
+MACHINE = Machine(2, 0, 24 * 2**30, slowness=1.0, step=6e-3, forward=2e-6, operations=1e11)
+
+shapes = st.builds(
+    Shape,
+    rows=st.integers(1, 10**10),
+    groups=st.integers(1, 10**6),
+    columns=st.integers(1, 8_192),
+    categorical=st.integers(0, 8_192),
+    values=st.integers(0, 8_192),
+    width=st.integers(1, 8_192),
+    inputs=st.integers(1, 8_192),
+    carried=st.integers(0, 8_192),
+    latent_dim=st.integers(1, 4_096),
+    hidden=st.lists(st.integers(1, 4_096), max_size=3).map(tuple),
+    holdout=st.floats(0.001, 0.5),
+    decoded_bytes=st.integers(0, 10**12),
+    group_rows=st.integers(1, 10**8),
+    group_bytes=st.integers(0, 10**10),
+    batch_size=st.integers(1, 4_096),
+    steps_per_epoch=st.integers(1, 10**7),
+    max_epochs=st.integers(1, 1_000),
+    check_epochs=st.integers(1, 100),
+    ranks=st.integers(1, 64),
+)
+
+
+@given(shapes, st.floats(0.1, 10), st.integers(0, 8))
+def test_nothing_is_negative_and_a_whole_run_is_the_sum_of_its_parts(shape: Shape, slowness: float, gpus: int) -> None:
+    expected = estimate(shape, replace(MACHINE, slowness=slowness, gpus=gpus))
+    assert all(figure > 0 for figure in astuple(expected))
+    assert expected.total == expected.prepare + expected.train + expected.evaluate + expected.score
+    assert expected.peak_bytes >= PARENT_BYTES and 0 <= uncached(shape) < 1
+
+
+@given(
+    shapes,
+    st.sampled_from(["rows", "groups", "columns", "categorical", "values", "width", "carried", "latent_dim"]),
+    st.integers(1, 10**6),
+)
+def test_more_of_anything_never_costs_less(shape: Shape, what: str, more: int) -> None:
+    less, greater = (
+        astuple(estimate(s, MACHINE)) for s in (shape, replace(shape, **{what: getattr(shape, what) + more}))
+    )
+    assert all(a <= b * (1 + 1e-12) for a, b in zip(less, greater, strict=True))
+
+
+@given(shapes, st.floats(1, 20))
+def test_a_slower_machine_takes_longer_and_as_much_memory(shape: Shape, slowness: float) -> None:
+    here, there = estimate(shape, MACHINE), estimate(shape, replace(MACHINE, slowness=slowness))
+    assert there.total >= here.total and there.peak_bytes == here.peak_bytes
+
+
+def test_rows_beyond_the_cache_are_decoded_in_every_epoch() -> None:
+    fitting = replace(SHAPE, rows=CACHE_BYTES // SHAPE.encoded_row_bytes)
+    assert uncached(fitting) == 0 and estimate(fitting, MACHINE).epoch == pytest.approx(
+        175 * estimate(SHAPE, MACHINE).step
+    )
+    twice = replace(fitting, rows=round(2 * fitting.rows / 0.9))
+    assert uncached(twice) == pytest.approx(0.5, abs=0.01)
+    later, first = estimate(twice, MACHINE).epoch, estimate(twice, MACHINE).first_epoch
+    assert 175 * estimate(twice, MACHINE).step < later < first
+
+
+def test_ranks_share_the_decoding_and_each_takes_its_memory() -> None:
+    one, four = (estimate(replace(SHAPE, ranks=ranks), MACHINE) for ranks in (1, 4))
+    assert four.first_epoch < one.first_epoch
+    assert four.train_bytes - PARENT_BYTES > 3 * (one.train_bytes - PARENT_BYTES)
+    assert four.score_bytes == one.score_bytes
+
+
+def test_the_weights_are_those_of_both_ways() -> None:
+    assert SHAPE.weights == 2 * (64 * 256 + 256 * 256 + 256 * 16)
+    assert replace(SHAPE, hidden=()).weights == 2 * 64 * 16
+
+
+def test_the_reference_run_is_expected_as_it_was_measured() -> None:
+    """Of `benchmarks.preflight`, table `numeric`: prepare 5.3 s, train 28 s, score 11 s, 1,372 and 747 MB."""
+    expected = estimate(SHAPE, MACHINE)
+    found = (
+        expected.prepare,
+        expected.train,
+        expected.score,
+        expected.train_bytes / 2**20,
+        expected.score_bytes / 2**20,
+    )
+    for a, b in zip(found, (5.3, 28, 11, 1_372, 747), strict=True):
+        assert 1 / 1.5 < a / b < 1.5
