@@ -20,7 +20,6 @@ from aemodel.training import (
     MAX_AUTO_EPOCHS,
     TARGET_STEPS,
     Learner,
-    Threads,
     TrainingResult,
     fit,
     global_batch_size,
@@ -115,24 +114,3 @@ def test_a_figure_that_is_none_is_null_in_the_result() -> None:
     result = TrainingResult(1, 1, 0.5, 0.6, 1.0, 10.0, 10.0, 1, 32, 0.4)
     assert result_state(replace(result, train_loss=float("nan")))["train_loss"] is None
     assert result_state(result)["train_loss"] == 0.4
-
-
-def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, chosen = [0.0], [4]
-    monkeypatch.setattr("aemodel.training.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
-    threads = Threads(4)
-    seen = []
-    for _ in range(40):
-        clock[0] += {4: 0.2, 2: 0.05, 1: 0.1}[chosen[0]]  # seconds a step
-        threads.on_train_batch_end()
-        seen.append(chosen[0])
-    assert {*seen} == {4, 2, 1} and seen[-20:] == [2] * 20
-
-
-def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("changed"))
-    threads = Threads(1)
-    for _ in range(20):
-        threads.on_train_batch_end()
