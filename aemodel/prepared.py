@@ -100,7 +100,9 @@ def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
     """The schema of a pinned dataset, from its types and a sample. Raises SnapshotError, JobError or SchemaError."""
     if snapshot.num_rows == 0:
         raise SnapshotError(f"{shown(redacted(snapshot.uri))} holds no rows: there is nothing to learn from")
-    return decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
+    schema = decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
+    split.check_column(job.split, snapshot.schema)
+    return schema
 
 
 def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None = None) -> Prepared:
