@@ -65,11 +65,15 @@ class Schedule:
         return min(self.max_epochs, -(-STEPS_PER_CHECK // self.steps_per_epoch))
 
 
-def global_batch_size(job: TrainingJob, rows: int) -> int:
-    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024."""
+def global_batch_size(job: TrainingJob, rows: int, width: int) -> int:
+    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024.
+
+    Rows of many dimensions are fewer than their width asks for: near width / 3, up to 256, where rows / 10 allow it.
+    """
     if job.batch_size != "auto":
         return job.batch_size
-    return int(min(1024, max(64, 2 ** round(math.log2(max(1, rows) / 200)))))
+    wanted = max(rows / 200, min(width / 3, 256, rows / 10))
+    return int(min(1024, max(64, 2 ** round(math.log2(max(1, wanted))))))
 
 
 def schedule_for(job: TrainingJob, batch_size: int, steps_per_epoch: int) -> Schedule:

@@ -56,7 +56,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     held_out = prepared.transform.apply_all(prepared.held_out)
     champion = _Champion.of(folder)
     teacher = champion.teacher(model, prepared.transform) if champion and champion.goes_on else None
-    batch_size = -(-training.global_batch_size(job.training, prepared.num_training) // world_size)
+    batch_size = -(-training.global_batch_size(job.training, prepared.num_training, layout.width) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
     learner = training.Learner(model, layout, job.model, schedule, job.training, teacher)
