@@ -162,10 +162,17 @@ def _watched(journal: Path) -> Iterator[list[float]]:
 
 
 def _curve(journal: Path, times: list[float]) -> list[tuple[float, float]]:
-    """(seconds since the first look at the held-out rows, which comes just before training; their loss)."""
-    lines = map(json.loads, journal.read_text().splitlines())
-    looks = [(at, line["loss"]) for at, line in zip(times, lines, strict=False) if line["event"] == "held_out"]
+    """(seconds since the first look at the held-out rows, which comes just before training; their loss).
+
+    In the first epoch the loss of a batch stands in for it between two looks: no row of it has been learned from yet.
+    """
+    lines = list(map(json.loads, journal.read_text().splitlines()))
+    looks = [(at, line["loss"]) for at, line in zip(times, lines, strict=False) if _is_of_new_rows(line)]
     return [(at - looks[0][0], loss) for at, loss in looks]
+
+
+def _is_of_new_rows(line: dict[str, Any]) -> bool:
+    return line["event"] == "held_out" or (line["event"] == "step" and line["epoch"] == 0)
 
 
 COMMANDS = {c.__name__: c for c in (prepare, train, train_alone, register, score, encode, whole)}
