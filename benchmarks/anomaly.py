@@ -116,8 +116,10 @@ def main() -> None:
     if not files:
         parser.error(f"no tables in {arguments.data / 'adbench'}: give --data the folder that holds adbench/")
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(partial(of_table, seeds=arguments.seeds), files))
-    write(pd.concat(parts), arguments.out)
+        parts: list[pd.DataFrame] = []
+        for part in pool.map(partial(of_table, seeds=arguments.seeds), files):
+            parts.append(part)
+            write(pd.concat(parts), arguments.out)
 
 
 if __name__ == "__main__":

@@ -222,13 +222,13 @@ _PERCEPTRONS: dict[str, type[Plain] | type[Sparse]] = {
 
 def build(job: ModelJob, layout: Layout, pca: PrincipalAxes) -> Autoencoder:
     """A freshly initialised network; its width is that of `pca.axes`, which may be narrower than the job's."""
-    latent_dim = pca.axes.shape[1]
+    latent_dim, hidden = pca.axes.shape[1], job.hidden_for(layout.width)
     if job.preset == "vanilla":
         return Vanilla(layout, latent_dim, job.l2)
     if job.preset != "residual":
-        return _PERCEPTRONS[job.preset](layout, latent_dim, job.hidden, job.dropout)
+        return _PERCEPTRONS[job.preset](layout, latent_dim, hidden, job.dropout)
     axes, mean = torch.tensor(pca.axes, dtype=torch.float32), torch.tensor(pca.mean, dtype=torch.float32)
-    return Residual(layout, latent_dim, job.hidden, job.dropout, axes, mean)
+    return Residual(layout, latent_dim, hidden, job.dropout, axes, mean)
 
 
 def _perceptron(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
