@@ -78,7 +78,7 @@ class OutputColumns:
         return (*self.numbers, *self.texts, *flag)
 
 
-def columns_of(output: OutputJob, model: ModelJob, latent_dim: int) -> OutputColumns:
-    """The columns that a model of `latent_dim` latents writes."""
-    hidden = sum(model.hidden) if output.wide and model.preset != "vanilla" else 0
+def columns_of(output: OutputJob, model: ModelJob, latent_dim: int, width: int) -> OutputColumns:
+    """The columns that a model of `latent_dim` latents over inputs of `width` dimensions writes."""
+    hidden = sum(model.hidden_for(width)) if output.wide and model.preset != "vanilla" else 0
     return OutputColumns(output.prefix, latent_dim, hidden, output.knn, output.in_training)

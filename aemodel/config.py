@@ -24,6 +24,8 @@ WORK_DIR_VARIABLE = "AEMODEL_WORK_DIR"
 CHALLENGER = "challenger"
 #: `latent_dim: auto` chooses among widths up to this.
 MAX_AUTO_LATENTS = 64
+#: Inputs of so many dimensions get larger hidden layers with `hidden: auto`.
+WIDE = 512
 
 
 class Section(BaseModel):
@@ -78,7 +80,7 @@ class DatasetJob(Section):
 class ModelJob(Section):
     preset: Literal["residual", "plain", "variational", "contractive", "sparse", "vanilla"] = "residual"
     latent_dim: Annotated[int, Field(ge=1, le=4096)] | Auto = 16
-    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = (256, 256)
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] | Auto = "auto"
     scaling: Literal["quantile", "standard", "minmax"] | None = None
     noise: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -100,6 +102,12 @@ class ModelJob(Section):
     def most_latents(self) -> int:
         """The largest number of latents that may come of it."""
         return MAX_AUTO_LATENTS if self.latent_dim == "auto" else self.latent_dim
+
+    def hidden_for(self, width: int) -> tuple[int, ...]:
+        """Sizes of the hidden layers over inputs of `width` dimensions."""
+        if self.hidden != "auto":
+            return self.hidden
+        return (512, 512) if width >= WIDE else (256, 256)
 
     @property
     def effective_scaling(self) -> Literal["quantile", "standard", "minmax"]:

@@ -7,7 +7,7 @@ for the Gram matrix. The result is a folder; ranks and later steps read it, nobo
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from aemodel import pca, release, split
 from aemodel.bundle import Bundle
-from aemodel.config import DatasetJob, Job
+from aemodel.config import DatasetJob, Job, ModelJob
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
 from aemodel.files import read_state, whole_folder, write_json
+from aemodel.layout import EncodedRows
 from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.plan import TrainingGroup
@@ -99,7 +100,9 @@ def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
     """The schema of a pinned dataset, from its types and a sample. Raises SnapshotError, JobError or SchemaError."""
     if snapshot.num_rows == 0:
         raise SnapshotError(f"{shown(redacted(snapshot.uri))} holds no rows: there is nothing to learn from")
-    return decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
+    schema = decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
+    split.check_column(job.split, snapshot.schema)
+    return schema
 
 
 def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None = None) -> Prepared:
@@ -108,65 +111,22 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
     What `parent`, the version that training will start from, has fitted stays as it is: its columns' transform, and
     which rows are held out.
     """
-    chosen = _with_threshold(split.split_for(job.dataset.split, schema, snapshot.schema), snapshot)
     if parent is not None:
         schema = release.arranged(schema, parent)
-        if chosen.by == "hash":
-            chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
-    chosen = _for_rows(chosen, snapshot)
+    chosen = _split(job.dataset, snapshot, schema, parent)
     statistics, groups, held_out, anchors = _first_pass(snapshot, schema, chosen)
-    if held_out.seen == 0 and chosen.by in ("group", "time"):
-        raise SchemaError(
-            f"dataset.split by {chosen.by} of {shown(chosen.columns[0].name)} holds no row out: "
-            "choose a column of more values, or raise split.holdout"
-        )
-    if not groups:
-        raise SchemaError(f"none of {snapshot.num_rows} rows is left to train on; add rows or lower split.holdout")
-    reasons = statistics.unusable()
-    reasons |= {k: v for k, v in rare_levels(statistics).items() if k not in reasons}
-    if all(reasons.get(name) == "constant" for name in schema.names):
-        raise SchemaError(
-            f"all {statistics.rows:,} training rows are equal in all columns that are inputs: there is nothing to learn"
-        )
-    if parent is not None:
-        reasons = {k: v for k, v in reasons.items() if k not in parent.input_columns}
-    schema = schema.without(reasons, snapshot.schema)
-    for name in reasons:
-        del statistics.columns[name]
+    _check_sides(chosen, groups, held_out.seen, snapshot.num_rows)
+    schema = _usable(schema, snapshot.schema, statistics, parent)
     transform = fit(statistics, job.model.effective_scaling)
     if parent is not None:
         transform = release.kept_transform(transform, parent)
-    log.info(
-        "inputs: %d columns in %d dimensions, %d left out; %s training rows, %s held out",
-        len(schema.inputs),
-        transform.layout.width,
-        len(schema.left_out),
-        f"{statistics.rows:,}",
-        f"{held_out.seen:,}",
-    )
-    read = EncodedRowGroups(snapshot, chosen, transform, cache_bytes=0)
-    nulled = np.zeros(len(schema.inputs), np.int64)
-
-    def encoded() -> Any:
-        for group in spread(groups, pca.GRAM_ROWS):
-            rows = read(group)
-            np.add(nulled, rows.nulled, out=nulled)
-            yield rows
-
-    axes = pca.principal_axes(transform.layout, encoded(), job.model.most_latents)
-    if job.model.latent_dim == "auto":
-        width = parent.model.latent_dim if parent else pca.automatic_width(axes.variance, axes.axes.shape[1])
-        axes = replace(axes, axes=axes.axes[:, :width])
-        log.info("latent_dim is %d", width)
-    elif axes.axes.shape[1] < job.model.latent_dim:
-        log.info(
-            "latent_dim is %d: less than the %d dimensions of the inputs", axes.axes.shape[1], transform.layout.width
-        )
+    _tell(schema, transform, statistics.rows, held_out.seen)
+    axes, nulled = _second_pass(EncodedRowGroups(snapshot, chosen, transform, cache_bytes=0), groups, job.model)
     return Prepared(
         schema,
         chosen,
         transform,
-        axes,
+        _of_width(axes, job.model, parent, transform.layout.width),
         tuple(groups),
         held_out.table() if held_out.seen else _first_rows(snapshot, held_out.schema),
         anchors.table(),
@@ -175,6 +135,71 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
         statistics.summary(),
         {name: int(n) for name, n in zip(schema.names, nulled, strict=True)},
     )
+
+
+def _check_sides(chosen: Split, groups: Sequence[TrainingGroup], num_held_out: int, rows: int) -> None:
+    """Rows on either side of the split, where it can be mended. Raises SchemaError."""
+    if num_held_out == 0 and chosen.by in ("group", "time"):
+        raise SchemaError(
+            f"dataset.split by {chosen.by} of {shown(chosen.columns[0].name)} holds no row out: "
+            "choose a column of more values, or raise split.holdout"
+        )
+    if not groups:
+        raise SchemaError(f"none of {rows} rows is left to train on; add rows or lower split.holdout")
+
+
+def _usable(schema: TableSchema, types: pa.Schema, statistics: Statistics, parent: Bundle | None) -> TableSchema:
+    """The schema, and the statistics, less the columns that say nothing; the parent's stay. Raises SchemaError."""
+    reasons = {**rare_levels(statistics), **statistics.unusable()}
+    if all(reasons.get(name) == "constant" for name in schema.names):
+        raise SchemaError(
+            f"all {statistics.rows:,} training rows are equal in all columns that are inputs: there is nothing to learn"
+        )
+    if parent is not None:
+        reasons = {k: v for k, v in reasons.items() if k not in parent.input_columns}
+    schema = schema.without(reasons, types)
+    for name in reasons:
+        del statistics.columns[name]
+    return schema
+
+
+def _tell(schema: TableSchema, transform: Transform, training: int, held_out: int) -> None:
+    log.info(
+        "inputs: %d columns in %d dimensions, %d left out; %s training rows, %s held out",
+        len(schema.inputs),
+        transform.layout.width,
+        len(schema.left_out),
+        f"{training:,}",
+        f"{held_out:,}",
+    )
+
+
+def _second_pass(
+    read: EncodedRowGroups, groups: Sequence[TrainingGroup], job: ModelJob
+) -> tuple[PrincipalAxes, np.ndarray]:
+    """The principal axes, and how many cells of each column could not be used, (columns,)."""
+    layout = read.transform.layout
+    nulled = np.zeros(len(layout.blocks), np.int64)
+
+    def encoded() -> Iterator[EncodedRows]:
+        for group in spread(groups, pca.GRAM_ROWS):
+            rows = read(group)
+            np.add(nulled, rows.nulled, out=nulled)
+            yield rows
+
+    return pca.principal_axes(layout, encoded(), job.most_latents), nulled
+
+
+def _of_width(axes: PrincipalAxes, job: ModelJob, parent: Bundle | None, dimensions: int) -> PrincipalAxes:
+    """As many axes as there will be latents; the log says so where that is not the job's own number."""
+    width = axes.axes.shape[1]
+    if job.latent_dim == "auto":
+        width = parent.model.latent_dim if parent else pca.automatic_width(axes.variance, width)
+        log.info("latent_dim is %d", width)
+        return replace(axes, axes=axes.axes[:, :width])
+    if width < job.latent_dim:
+        log.info("latent_dim is %d: less than the %d dimensions of the inputs", width, dimensions)
+    return axes
 
 
 def _first_pass(
@@ -245,6 +270,14 @@ def _kept_columns(snapshot: Snapshot, schema: TableSchema) -> list[str]:
 def _first_rows(snapshot: Snapshot, types: pa.Schema) -> pa.Table:
     """For a table too small to hold a row out: its own rows, so that every later step has some to look at."""
     return pa.Table.from_batches(snapshot.sample(types.names, rows=1_024), types)
+
+
+def _split(job: DatasetJob, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None) -> Split:
+    """What the job means, made to fit the rows; by the parent's inputs where it is by their content."""
+    chosen = _with_threshold(split.split_for(job.split, schema, snapshot.schema), snapshot)
+    if parent is not None and chosen.by == "hash":
+        chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
+    return _for_rows(chosen, snapshot)
 
 
 def _for_rows(chosen: Split, snapshot: Snapshot) -> Split:

@@ -278,7 +278,7 @@ def signature_of(bundle: Bundle, output: OutputJob) -> ModelSignature:
     """
     any_type = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[Any] = [ColSpec(any_type, name, required=False) for name in bundle.input_columns]
-    columns = columns_of(output, bundle.job, bundle.model.latent_dim)
+    columns = columns_of(output, bundle.job, bundle.model.latent_dim, bundle.transform.layout.width)
     outputs: list[Any] = [ColSpec(DataType.float, n) for n in columns.numbers]
     outputs += [ColSpec(DataType.string, n, required=n == columns.model_version) for n in columns.texts]
     return ModelSignature(Schema(inputs), Schema(outputs))

@@ -64,7 +64,7 @@ def obstacle(parent: Bundle, job: ModelJob, schema: TableSchema) -> str | None:
         return f"the preset is {job.preset}, the champion's {parent.job.preset}"
     if job.preset not in CAN_GO_ON:
         return f"preset {job.preset} always starts anew"
-    if (job.hidden, job.effective_scaling) != (parent.job.hidden, parent.job.effective_scaling):
+    if job.hidden not in ("auto", parent.job.hidden) or job.effective_scaling != parent.job.effective_scaling:
         return "hidden or scaling are not the champion's"
     if job.latent_dim != "auto" and job.latent_dim < parent.model.latent_dim:
         return f"latent_dim is {job.latent_dim}, the champion's {parent.model.latent_dim}"

@@ -58,7 +58,7 @@ class Scorer:
         """Without `membership` nothing is said of which rows were trained on, whatever the job asks."""
         self.bundle, self.version, self.membership = bundle, version, membership
         output = output.model_copy(update={"in_training": output.in_training and membership is not None})
-        self.columns = columns_of(output, bundle.job, bundle.model.latent_dim)
+        self.columns = columns_of(output, bundle.job, bundle.model.latent_dim, bundle.transform.layout.width)
         self.lineage = {
             "aemodel.model": bundle.provenance.name,
             "aemodel.model_version": version,

@@ -75,10 +75,10 @@ def _too_alike(hashes: np.ndarray, holdout: float) -> bool:
     return few or (distinct < rows and not holdout / 2 <= share <= 2 * holdout)
 
 
-def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:
-    """The split that a job means; one by time still wants its threshold. Raises JobError for a column unfit for it."""
+def check_column(job: SplitJob, types: pa.Schema) -> None:
+    """Raises JobError where the column that a job splits by is of a type unfit for it."""
     if job.column is None:
-        return Split("hash", schema.inputs, job.holdout)
+        return
     kind = natural_kind(types.field(job.column).type)
     if kind in (None, "vector") or (job.by == "time" and kind in ("boolean", "categorical")):
         needs = "a column of times or numbers" if job.by == "time" else "a column of single values"
@@ -86,6 +86,14 @@ def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:
             f"dataset.split.column names {shown(job.column)}, which is {types.field(job.column).type}; "
             f"split by {job.by} needs {needs}"
         )
+
+
+def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:
+    """The split that a job means, whose column was checked; one by time still wants its threshold."""
+    if job.column is None:
+        return Split("hash", schema.inputs, job.holdout)
+    kind = natural_kind(types.field(job.column).type)
+    assert kind is not None
     if job.by == "time":
         return Split("time", (Column(job.column, "datetime" if kind == "datetime" else "numeric"),), job.holdout)
     return Split(

@@ -52,14 +52,17 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     snapshot, prepared = Snapshot.load(folder / "snapshot.json"), Prepared.load(folder / "prepared")
     pl.seed_everything(job.training.seed, workers=False, verbose=False)
     layout = prepared.transform.layout
-    model = build(job.model, layout, prepared.pca)  # the same on every rank
-    held_out = prepared.transform.apply_all(prepared.held_out)
     champion = _Champion.of(folder)
+    parent = champion.bundle if champion and champion.goes_on else None
+    hidden = parent.job.hidden if parent else job.model.hidden_for(layout.width)
+    model_job = job.model.model_copy(update={"hidden": hidden})
+    model = build(model_job, layout, prepared.pca)  # the same on every rank
+    held_out = prepared.transform.apply_all(prepared.held_out)
     teacher = champion.teacher(model, prepared.transform) if champion and champion.goes_on else None
-    batch_size = -(-training.global_batch_size(job.training, prepared.num_training) // world_size)
+    batch_size = -(-training.global_batch_size(job.training, prepared.num_training, layout.width) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
-    learner = training.Learner(model, layout, job.model, schedule, job.training, teacher)
+    learner = training.Learner(model, layout, model_job, schedule, job.training, teacher)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
     result = training.fit(
         learner,
@@ -74,7 +77,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
         best.frame = _frame(best, champion, prepared)
         provenance = bundle.Provenance(**read_state(folder / "provenance.json"))
         anchors = prepared.transform.apply_all(prepared.anchors)
-        made = bundle.calibrated(best, job.model, prepared.transform, held_out, anchors, provenance)
+        made = bundle.calibrated(best, model_job, prepared.transform, held_out, anchors, provenance)
         bundle.save(made, folder / "bundle")
         write_json(folder / "result.json", training.result_state(result))
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from aemodel.model import reconstruct
+from aemodel.model import Autoencoder, reconstruct
 from aemodel.pca import Projection
 from benchmarks import measures
 from benchmarks.features import DEFAULT, Sample
@@ -51,7 +51,8 @@ VARIANTS = (
     Variant("the recipe"),
     Variant("no skip: plain", {"preset": "plain"}),
     Variant("departure free", patched={"aemodel.model.networks.DEPARTURE": 0.0}),
-    Variant("departure dear (1.0)", patched={"aemodel.model.networks.DEPARTURE": 1.0}),
+    Variant("departure dear (10)", patched={"aemodel.model.networks.DEPARTURE": 10.0}),
+    Variant("columns count alike", patched={"aemodel.model.networks.Residual.objective": Autoencoder.objective}),
     Variant("no noise", {"noise": 0.0}),
     Variant("noise 0.1", {"noise": 0.1}),
     Variant("noise 0.35", {"noise": 0.35}),

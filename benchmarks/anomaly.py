@@ -49,7 +49,9 @@ def peers(train: np.ndarray, test: np.ndarray, seed: int) -> Iterator[tuple[str,
     """(method, scores of the test rows), the larger the stranger; both arrays (rows, columns), standardised."""
     yield "isolation forest", -IsolationForest(random_state=seed).fit(train).score_samples(test)
     yield "kNN", NearestNeighbors(n_neighbors=5).fit(train).kneighbors(test)[0][:, -1]
-    yield "PCA", PCA(random_state=seed).fit(train).decision_function(test)
+    # A component without variance makes PyOD's score infinite.
+    rank = int(np.linalg.matrix_rank(train))
+    yield "PCA", PCA(n_components=rank, random_state=seed).fit(train).decision_function(test)
     yield "ECOD", ECOD().fit(train).decision_function(test)
     torch.manual_seed(seed)
     network = AutoEncoder(random_state=seed, verbose=0, epoch_num=10).fit(train)
@@ -114,8 +116,10 @@ def main() -> None:
     if not files:
         parser.error(f"no tables in {arguments.data / 'adbench'}: give --data the folder that holds adbench/")
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(partial(of_table, seeds=arguments.seeds), files))
-    write(pd.concat(parts), arguments.out)
+        parts: list[pd.DataFrame] = []
+        for part in pool.map(partial(of_table, seeds=arguments.seeds), files):
+            parts.append(part)
+            write(pd.concat(parts), arguments.out)
 
 
 if __name__ == "__main__":

@@ -218,8 +218,10 @@ def main() -> None:
     work = partial(of_table, arguments.data, arguments.seeds, arguments.other_seeds)
     names = arguments.tables.split(",")
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(work, names))
-    feature_results(pd.concat([a for a, _ in parts]), pd.concat([b for _, b in parts]), arguments.out)
+        parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+        for part in pool.map(work, names):  # written after each table: the whole takes an hour
+            parts.append(part)
+            feature_results(pd.concat([a for a, _ in parts]), pd.concat([b for _, b in parts]), arguments.out)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from aemodel import bundle, release, worker
-from aemodel.bundle import Bundle, Provenance
+from aemodel.bundle import Bundle
 from aemodel.config import Job, parse_job
 from aemodel.evaluation import measure
-from aemodel.files import write_json
 from aemodel.kept import Kept
-from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.prepared import Prepared
 from aemodel.release import Lineage
-from aemodel.snapshot import open_snapshot
+from benchmarks.runs import prepare_folder
 
 #: Width by table; the rest have 8.
 LATENTS = {"adult": 16, "mnist-npm10k": 32, "credit-default": 8, "diamonds": 5, "keel-magic": 5, "flights": 8}
@@ -106,13 +105,7 @@ def learn(rows: pa.Table, job: Job, champion: Learned | None = None) -> Learned:
         folder, uri = Path(scratch), str(Path(scratch) / "train.parquet")
         pq.write_table(rows, uri, row_group_size=ROW_GROUP)
         job = job.model_copy(update={"dataset": job.dataset.model_copy(update={"uri": uri})})
-        snapshot = open_snapshot(uri)
-        schema = table_schema(snapshot, job.dataset)
-        prepared = prepare(job, snapshot, schema, champion.bundle if champion else None)
-        prepared.save(folder / "prepared")
-        snapshot.save(folder / "snapshot.json")
-        write_json(folder / "job.json", job.model_dump(mode="json"))
-        write_json(folder / "provenance.json", vars(Provenance(job.name, "", "", "", rows.num_rows)))
+        prepared, schema = prepare_folder(job, folder, champion.bundle if champion else None)
         if champion is not None:
             bundle.save(champion.bundle, folder / "champion" / "bundle")
             champion.kept.save(folder / "champion" / "kept")

@@ -26,8 +26,8 @@ def test_no_name_stands_twice() -> None:
 
 def test_what_the_job_asks_for_beside_is_written_behind_its_like() -> None:
     output = OutputJob(prefix="f_", wide=True, knn=True, in_training=True)
-    columns = columns_of(output, ModelJob(hidden=(3, 2)), 2)
+    columns = columns_of(output, ModelJob(hidden=(3, 2)), 2, 10)
     wide = ("f_wide_000", "f_wide_001", "f_wide_002", "f_wide_003", "f_wide_004")
     assert columns.numbers == ("f_00", "f_01", *wide, "f_error", "f_error_rank", "f_knn")
     assert columns.all[-2:] == ("f_model_version", "f_in_training")
-    assert columns_of(output, ModelJob(preset="vanilla"), 2).wide == ()
+    assert columns_of(output, ModelJob(preset="vanilla"), 2, 10).wide == ()

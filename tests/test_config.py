@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aemodel.config import Job, default_name, load_job, parse_job
+from aemodel.config import WIDE, Job, ModelJob, default_name, load_job, parse_job
 from aemodel.errors import JobError
 
 MINIMAL = {"dataset": {"uri": "data/flights"}}
@@ -263,3 +263,11 @@ def test_a_single_column_may_stand_without_brackets_and_none_twice() -> None:
     assert parse_job({"dataset": {"uri": "x", "key": "id"}}, "job").dataset.key == ("id",)
     with pytest.raises(JobError, match="'dataset.key': 'id' stands twice"):
         parse_job({"dataset": {"uri": "x", "key": ["id", "id"]}}, "job")
+
+
+@pytest.mark.parametrize(("width", "sizes"), [(WIDE - 1, (256, 256)), (WIDE, (512, 512))])
+def test_hidden_layers_are_larger_over_wide_inputs_unless_the_job_says_their_sizes(
+    width: int, sizes: tuple[int, ...]
+) -> None:
+    assert ModelJob().hidden_for(width) == sizes
+    assert ModelJob(hidden=(8,)).hidden_for(width) == (8,)

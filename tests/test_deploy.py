@@ -128,7 +128,9 @@ def test_no_environment_variable_set_here_is_refused_as_an_unknown_section() -> 
     """A variable that begins as the job's do, and names no section, ends every run with exit code 2."""
     text = "\n".join(p.read_text() for p in DEPLOY.rglob("*") if p.is_file() and p.suffix in ("", ".yaml", ".sbatch"))
     names = set(re.findall(rf"\b{ENVIRONMENT_PREFIX}[A-Z_]+", text)) - {WORK_DIR_VARIABLE, "AEMODEL_SERVICE_HOST"}
-    parse_job({"dataset": {"uri": "x"}}, "job", dict.fromkeys(names, "sqlite:///x.db"))
+    assert names == {"AEMODEL_REGISTRY__TRACKING_URI"}
+    job = parse_job({"dataset": {"uri": "x"}}, "job", dict.fromkeys(names, "sqlite:///x.db"))
+    assert job.registry.tracking_uri == "sqlite:///x.db"
 
 
 def test_the_image_is_constrained_and_runs_without_root() -> None:

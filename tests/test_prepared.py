@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aemodel.config import Job, parse_job
-from aemodel.errors import SchemaError
+from aemodel.errors import JobError, SchemaError
 from aemodel.loader import EncodedRowGroups
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -140,3 +140,9 @@ def test_a_split_by_a_time_without_values_is_refused(tmp_path: Path) -> None:
     table = pa.table({"t": pa.nulls(60, pa.timestamp("s")), "x": np.arange(60) % 7, "y": np.arange(60) % 5})
     with pytest.raises(SchemaError, match="'t' holds no values to split by; choose another"):
         _prepared(table, tmp_path, split={"by": "time", "column": "t"})
+
+
+def test_a_split_by_a_column_of_the_wrong_type_is_refused_at_the_door(mixed_snapshot: Snapshot) -> None:
+    job = parse_job({"dataset": {"uri": "x", "split": {"by": "time", "column": "carrier"}}}, "job")
+    with pytest.raises(JobError, match="split by time needs a column of times or numbers"):
+        table_schema(mixed_snapshot, job.dataset)

@@ -91,6 +91,7 @@ def test_a_column_that_has_become_constant_stays_an_input(tmp_path: Path, mixed_
         ({"scaling": "standard"}, "hidden or scaling are not the champion's"),
         ({"latent_dim": 2}, "latent_dim is 2, the champion's 4"),
         ({"latent_dim": 9}, None),
+        ({"hidden": "auto"}, None),
     ],
 )
 def test_what_hinders_going_on_from_the_parent_is_said(

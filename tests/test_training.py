@@ -20,7 +20,6 @@ from aemodel.training import (
     MAX_AUTO_EPOCHS,
     TARGET_STEPS,
     Learner,
-    Threads,
     TrainingResult,
     fit,
     global_batch_size,
@@ -29,10 +28,16 @@ from aemodel.training import (
 )
 
 
-@given(st.integers(1, 10**10))
-def test_an_automatic_batch_is_a_power_of_two_within_bounds(rows: int) -> None:
-    size = global_batch_size(TrainingJob(), rows)
+@given(st.integers(1, 10**10), st.integers(1, 8_192))
+def test_an_automatic_batch_is_a_power_of_two_within_bounds(rows: int, width: int) -> None:
+    size = global_batch_size(TrainingJob(), rows, width)
     assert 64 <= size <= 1024 and size & (size - 1) == 0
+    assert size >= global_batch_size(TrainingJob(), rows, 1)
+
+
+def test_an_automatic_batch_is_larger_where_rows_are_wide() -> None:
+    assert global_batch_size(TrainingJob(), 6_400, 784) == 256
+    assert global_batch_size(TrainingJob(), 6_400, 20) == global_batch_size(TrainingJob(), 500, 784) == 64
 
 
 @given(st.integers(1, 5_000))
@@ -44,7 +49,7 @@ def test_automatic_epochs_reach_the_target_or_the_bound(steps: int) -> None:
 
 def test_the_job_s_own_figures_are_obeyed() -> None:
     job = TrainingJob(batch_size=37, max_epochs=5)
-    assert global_batch_size(job, 10**6) == 37
+    assert global_batch_size(job, 10**6, 64) == 37
     assert schedule_for(job, 37, 10).max_epochs == 5
 
 
@@ -115,24 +120,3 @@ def test_a_figure_that_is_none_is_null_in_the_result() -> None:
     result = TrainingResult(1, 1, 0.5, 0.6, 1.0, 10.0, 10.0, 1, 32, 0.4)
     assert result_state(replace(result, train_loss=float("nan")))["train_loss"] is None
     assert result_state(result)["train_loss"] == 0.4
-
-
-def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, chosen = [0.0], [4]
-    monkeypatch.setattr("aemodel.training.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
-    threads = Threads(4)
-    seen = []
-    for _ in range(40):
-        clock[0] += {4: 0.2, 2: 0.05, 1: 0.1}[chosen[0]]  # seconds a step
-        threads.on_train_batch_end()
-        seen.append(chosen[0])
-    assert {*seen} == {4, 2, 1} and seen[-20:] == [2] * 20
-
-
-def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("changed"))
-    threads = Threads(1)
-    for _ in range(20):
-        threads.on_train_batch_end()

@@ -9,7 +9,7 @@ from aemodel.layout import Layout
 from aemodel.model.batch import Batch
 
 #: Elements of a vector are swapped more often: their neighbours give them away.
-VECTOR_NOISE = 1.5
+VECTOR_NOISE = 1.9
 
 
 class SwapNoise(nn.Module):

@@ -18,6 +18,7 @@ from aemodel.errors import PublishError, SchemaError, TableError, shown
 from aemodel.files import digest, write_json
 from aemodel.kept import LATENTS
 from aemodel.membership import Membership
+from aemodel.pca import MAX_WIDTH
 from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PublishedTable, StagedTable, code_version
 from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.registry import Registry, Version
@@ -35,7 +36,7 @@ def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
     SchemaError if a key cannot be carried to it."""
     carried_columns(job, snapshot)
     table = Table.open(job.output_uri, snapshot)
-    written = columns_of(job.output, job.model, latent_dim).all
+    written = columns_of(job.output, job.model, latent_dim, MAX_WIDTH).all
     taken = [n for n in written if n in snapshot.schema.names]
     if taken:
         raise TableError(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aemodel.model import Autoencoder, Batch, Contractive, Residual, Sparse, Variational
-from aemodel.model.networks import DEAD_AFTER, DEPARTURE, VECTOR_DEPARTURE
+from aemodel.model.networks import DEAD_AFTER, DEPARTURE, EASY, VECTOR_DEPARTURE
 from tests.model.test_autoencoder import PRESETS, built, stirred
 
 
@@ -39,6 +39,28 @@ def test_residual_pays_for_what_g_adds_in_units_of_the_straight_part() -> None:
     assert float(model.code(x, batch).penalty.detach()) == pytest.approx(model.departure, rel=1e-4)
     vectors = 1 / len(layout.blocks)
     assert model.departure == pytest.approx(DEPARTURE * (1 - vectors) + VECTOR_DEPARTURE * vectors)
+
+
+def test_residual_pays_little_for_small_departures_of_all_and_much_for_a_large_one_of_any() -> None:
+    model, _, batch = built("residual")
+    assert isinstance(model, Residual)
+    x = model.linear(batch)[0]
+    std = ((x - model.mean) @ model.axes).std(dim=0, correction=0)
+    with torch.no_grad():
+        model.g[-1].bias.copy_(std * (1 / model.latent_dim) ** 0.5)
+        spread = float(model.code(x, batch).penalty)
+        model.g[-1].bias.zero_()
+        model.g[-1].bias[0] = std[0]
+        concentrated = float(model.code(x, batch).penalty)
+    assert concentrated == pytest.approx(model.latent_dim * spread, rel=1e-3)
+
+
+def test_residual_learns_most_from_the_columns_that_it_restores_worst() -> None:
+    model, _, __ = built("residual")
+    by_column = torch.tensor([0.6, 0.2, 0.0], requires_grad=True)
+    model.objective(by_column).backward()
+    assert by_column.grad is not None
+    torch.testing.assert_close(by_column.grad, torch.tensor([0.6, 0.2, EASY]) / (0.8 + EASY))
 
 
 def test_variational_latents_are_drawn_in_training_and_are_their_means_afterwards() -> None:

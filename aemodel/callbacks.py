@@ -1,0 +1,129 @@
+"""What happens between the steps of a training: its journal, the choice of threads, the orderly stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from aemodel.errors import TrainingDiverged
+
+#: Steps by which a number of threads is judged, and the seconds between two trials.
+TRIAL_STEPS = 4
+TRIAL_INTERVAL = 5.0
+
+
+class Journal(Callback):
+    """Rank 0's lines for whoever watches: one JSON object each, to a file that is only ever appended to.
+
+    Also stops a run whose loss is no longer a number, on every rank in the same step.
+    """
+
+    def __init__(self, path: Path, rows_per_step: int, total_steps: int) -> None:
+        self.path, self.rows_per_step, self.total_steps = path, rows_per_step, total_steps
+        self.epoch_seconds: list[tuple[int, float]] = []
+        self.train_loss = self.first_loss = float("nan")
+        self._losses: list[Tensor] = []
+        self._began = self._told = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began, self._losses = time.perf_counter(), []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self._losses.append(outputs["loss"].detach())
+        if trainer.is_global_zero and time.monotonic() - self._told > 2:
+            self._told = time.monotonic()
+            self._write("step", trainer, loss=float(self._losses[-1]))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._losses:
+            return
+        mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+        self.train_loss = float(mean)
+        if not math.isfinite(self.train_loss):
+            raise TrainingDiverged(
+                f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered"
+            )
+        seconds, steps = time.perf_counter() - self._began, len(self._losses)
+        speed = {"rows_per_second": steps * self.rows_per_step / max(seconds, 1e-9)}
+        whole = steps == trainer.num_training_batches  # the rest of an epoch that was cut short tells no speed
+        if whole:
+            self.epoch_seconds.append((steps, seconds))
+        if trainer.is_global_zero:
+            self._write("epoch", trainer, loss=self.train_loss, **(speed if whole else {}))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["held_out_loss"])
+        if math.isnan(self.first_loss):
+            self.first_loss = loss
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self._write("held_out", trainer, loss=loss)
+
+    def _write(self, event: str, trainer: pl.Trainer, **figures: float) -> None:
+        line = {
+            "event": event,
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "total_steps": self.total_steps,
+        }
+        line |= figures
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class Threads(Callback):
+    """On a CPU, as many threads as pay at the moment: now and then a few steps with each choice, then the fastest.
+
+    The threads of a step wait for one another some hundred times. Beside other busy processes one of them is always
+    off its core, and two threads were seen to be twenty times slower than one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.choices = sorted({most, max(1, most // 2), 1}, reverse=True)
+        self._untried: list[int] = []
+        self._seconds: dict[int, float] = {}
+        self._left, self._since, self._due = 0, 0.0, 0.0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        now = time.perf_counter()
+        if self._left == 0:
+            if len(self.choices) > 1 and now >= self._due:
+                self._untried, self._seconds = list(self.choices), {}
+                self._try_next(now)
+            return
+        self._left -= 1
+        if self._left:
+            return
+        self._seconds[torch.get_num_threads()] = now - self._since
+        if self._untried:
+            self._try_next(now)
+        else:
+            torch.set_num_threads(min(self._seconds, key=lambda choice: self._seconds[choice]))
+            self._due = now + TRIAL_INTERVAL
+
+    def _try_next(self, now: float) -> None:
+        torch.set_num_threads(self._untried.pop(0))
+        self._left, self._since = TRIAL_STEPS, now
+
+
+class StopOnSigterm(Callback):
+    """SIGTERM ends every rank within a step, with a checkpoint.
+
+    Lightning's own handler broadcasts from within the signal handler, which deadlocks when ranks are at different
+    points (seen with 2.6.6 on gloo); setting the flag it looks at between steps does not. Private, hence the pin
+    below 2.7 and the test.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def flag(*_: Any) -> None:
+            trainer._signal_connector.received_sigterm = True
+
+        signal.signal(signal.SIGTERM, flag)

@@ -1,0 +1,29 @@
+"""Run folders as the pipeline makes them, without a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aemodel.bundle import Bundle, Provenance
+from aemodel.config import Job
+from aemodel.files import write_json
+from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.schema import TableSchema
+from aemodel.snapshot import open_snapshot
+
+
+def prepare_folder(job: Job, folder: Path, parent: Bundle | None = None) -> tuple[Prepared, TableSchema]:
+    """Pin the job's dataset and fit what is fitted before training; `aemodel.worker` goes on from the folder."""
+    snapshot = open_snapshot(job.dataset.uri)
+    schema = table_schema(snapshot, job.dataset)
+    prepared = prepare(job, snapshot, schema, parent)
+    prepared.save(folder / "prepared")
+    snapshot.save(folder / "snapshot.json")
+    write_job(job, folder, snapshot.num_rows)
+    return prepared, schema
+
+
+def write_job(job: Job, folder: Path, rows: int) -> None:
+    """What a run folder says of its job; `rows` are the dataset's."""
+    write_json(folder / "job.json", job.model_dump(mode="json"))
+    write_json(folder / "provenance.json", vars(Provenance(job.name, "", "", "", rows)))

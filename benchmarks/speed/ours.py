@@ -1,0 +1,186 @@
+"""What this project does of the work, one command a process: `python -m benchmarks.speed.ours COMMAND …`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aemodel import launch
+from aemodel.config import Job, load_job
+from aemodel.files import read_json
+
+Figures = dict[str, Any]
+#: Seconds between two looks at the journal of a training.
+INTERVAL = 0.02
+
+
+def prepare(job: str, folder: str) -> Figures:
+    """Statistics, transform, held-out rows, Gram matrix and principal axes."""
+    from benchmarks.runs import prepare_folder
+
+    given, target = load_job(Path(job)), _emptied(folder)
+    began = time.perf_counter()
+    prepared, _ = prepare_folder(given, target)
+    seconds = time.perf_counter() - began
+    return {"rows/s": (prepared.num_training + prepared.num_held_out) / seconds, "preparing": seconds}
+
+
+def train(prepared: str, job: str, folder: str, ranks: str = "1") -> Figures:
+    """Train under torchrun from a prepared folder, as a pipeline does."""
+    target = _begun(Path(prepared), load_job(Path(job)), folder)
+    with _watched(target / "metrics.jsonl") as times:
+        launch.train(target, int(ranks), lambda _: None)
+    return _trained(target) | {"curve": json.dumps(_curve(target / "metrics.jsonl", times))}
+
+
+def train_alone(prepared: str, job: str, folder: str, threads: str) -> Figures:
+    """Train as one rank with so many threads, in this process."""
+    target = _begun(Path(prepared), load_job(Path(job)), folder)
+    os.environ["OMP_NUM_THREADS"] = threads
+    import torch
+
+    from aemodel import worker
+
+    torch.set_num_threads(int(threads))
+    worker.run(target, 0, 1, 1)
+    return _trained(target)
+
+
+def register(job: str, work: str) -> Figures:
+    """All steps up to a registered version."""
+    from aemodel.pipeline import run_train
+
+    return {"version": run_train(load_job(Path(job)), _emptied(work)).model_version}
+
+
+def score(job: str, work: str, version: str) -> Figures:
+    """The whole scoring step: features, anomaly score, reasons, checked and staged."""
+    from aemodel import pipeline
+
+    given = load_job(Path(job))
+    shutil.rmtree(given.output_uri, ignore_errors=True)
+    staged = pipeline.score(given, version, Path(work))
+    return {"rows/s": staged.rows / staged.seconds, "scoring": staged.seconds}
+
+
+def encode(job: str, work: str, version: str, out: str) -> Figures:
+    """The feature columns alone: the key and what the encoder gives, by the bundle's own transform and network."""
+    import pyarrow as pa
+
+    from aemodel import bundle
+    from aemodel.model import Batch
+    from aemodel.publish import write_part
+    from aemodel.registry import Registry, Version
+    from aemodel.snapshot import open_snapshot
+
+    given, target = load_job(Path(job)), _emptied(out)
+    snapshot = open_snapshot(given.dataset.uri)
+    source = Registry(given.registry, Path(work)).fetch(Version(given.name, version))
+    loaded = bundle.load(source / "bundle")
+    keys, names = list(given.dataset.key), [f"ae_{i:02d}" for i in range(loaded.model.latent_dim)]
+    schema = pa.schema([*(snapshot.schema.field(k) for k in keys), *(pa.field(n, pa.float32()) for n in names)])
+
+    def encoded(fragment: int) -> Iterator[pa.RecordBatch]:
+        for batch in snapshot.read_fragment(fragment, [*keys, *loaded.input_columns]):
+            features = loaded.model.encode(Batch.of(loaded.transform.apply(batch))).T.contiguous().numpy()
+            arrays = [*(batch.column(k) for k in keys), *map(pa.array, features)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    began = time.perf_counter()
+    for index, fragment in enumerate(snapshot.fragments):
+        write_part(target / fragment.path, encoded(index), schema)
+    seconds = time.perf_counter() - began
+    return {"rows/s": snapshot.num_rows / seconds, "scoring": seconds}
+
+
+def whole(job: str, work: str) -> Figures:
+    """A job from the table to the published features."""
+    from aemodel.pipeline import run
+    from aemodel.registry import Registry
+
+    given, folder = load_job(Path(job)), _emptied(work)
+    shutil.rmtree(given.output_uri, ignore_errors=True)
+    Registry(given.registry, folder)  # makes the store, which is no work of the job's size
+    outcome = run(given, folder)
+    assert outcome.rows and outcome.train_rows_per_second and outcome.score_rows_per_second
+    epoch = outcome.rows * (1 - given.dataset.split.holdout) / outcome.train_rows_per_second["first_epoch"]
+    figures = {"rows": outcome.rows, "preparing": outcome.seconds["prepare"], "one epoch": epoch}
+    figures |= {"evaluating": outcome.seconds["evaluate"], "scoring": outcome.rows / outcome.score_rows_per_second}
+    return figures | {"R²": outcome.r2, "R² of PCA": outcome.r2_pca}
+
+
+def _emptied(folder: str) -> Path:
+    path = Path(folder)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def _begun(prepared: Path, job: Job, folder: str) -> Path:
+    """A fresh run folder of this job with what was prepared once for all."""
+    from benchmarks.runs import write_job
+
+    target = _emptied(folder)
+    shutil.copytree(prepared / "prepared", target / "prepared")
+    shutil.copy(prepared / "snapshot.json", target)
+    write_job(job, target, read_json(prepared / "provenance.json")["rows"])
+    return target
+
+
+def _trained(folder: Path) -> Figures:
+    result = read_json(folder / "result.json")
+    speeds = {"rows/s, first epoch": result["rows_per_second_first"], "rows/s": result["rows_per_second"]}
+    return speeds | {"loss": result["best_loss"], "steps": result["steps"], "batch": result["batch_size"]}
+
+
+@contextmanager
+def _watched(journal: Path) -> Iterator[list[float]]:
+    """When each line of a file that is appended to was first seen, in seconds."""
+    times: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(INTERVAL):
+            lines = journal.read_bytes().count(b"\n") if journal.exists() else 0
+            times.extend([time.perf_counter()] * (lines - len(times)))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield times
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _curve(journal: Path, times: list[float]) -> list[tuple[float, float]]:
+    """(seconds since the first look at the held-out rows, which comes just before training; their loss).
+
+    In the first epoch the loss of a batch stands in for it between two looks: no row of it has been learned from yet.
+    """
+    lines = list(map(json.loads, journal.read_text().splitlines()))
+    looks = [(at, line["loss"]) for at, line in zip(times, lines, strict=False) if _is_of_new_rows(line)]
+    return [(at - looks[0][0], loss) for at, loss in looks]
+
+
+def _is_of_new_rows(line: dict[str, Any]) -> bool:
+    return line["event"] == "held_out" or (line["event"] == "step" and line["epoch"] == 0)
+
+
+COMMANDS = {c.__name__: c for c in (prepare, train, train_alone, register, score, encode, whole)}
+
+
+def main() -> None:
+    print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pytest
+
+from benchmarks.speed import tables, training
+from benchmarks.speed.measure import Measured, Method, in_turn
+from benchmarks.speed.setting import Setting
+
+OURS = "aemodel, plain, batch 1024"
+
+
+def names(found: Sequence[Measured]) -> list[str]:
+    return [one.method for one in found]
+
+
+def test_tables_are_seeded_and_written_once(tmp_path: Path) -> None:
+    first = tables.numbers(tmp_path / "a", 1_000, 5)
+    written = sorted(first.glob("*.parquet"))
+    before = [file.stat().st_mtime_ns for file in written]
+    assert tables.numbers(tmp_path / "a", 1_000, 5) == first
+    assert [file.stat().st_mtime_ns for file in written] == before
+    again = ds.dataset(tables.numbers(tmp_path / "b", 1_000, 5)).to_table()
+    assert ds.dataset(first).to_table().equals(again)
+    assert (len(written), again.num_rows, again.column_names) == (
+        8,
+        1_000,
+        ["id", "x000", "x001", "x002", "x003", "x004"],
+    )
+
+
+def test_levels_follow_the_causes_of_the_numbers(tmp_path: Path) -> None:
+    rows = ds.dataset(tables.mixed(tmp_path, 4_000)).to_table()
+    assert len(pc.unique(rows["c000"])) == 2
+    assert len(pc.unique(rows["c019"])) > 2_000
+    second = np.array(pc.equal(rows["c000"], "level-1"))
+    between = [abs(np.corrcoef(second, rows[f"x{i:03d}"].to_numpy())[0, 1]) for i in range(tables.NUMERIC)]
+    assert max(between) > 0.3
+
+
+def test_methods_run_in_turn_and_what_cannot_is_named(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text("print('hello'); print('{\"rows/s\": 2.0}')")
+    (tmp_path / "bad.py").write_text("raise ValueError('no such thing')")
+    methods = [
+        Method("a", ("told",)),
+        Method("absent", ("told",), ("no_such_package",)),
+        Method("bad", ("bad",), ("json",)),
+        Method("b", ("told",)),
+    ]
+    found = list(in_turn(methods, 2, tmp_path))
+    assert names(found) == ["absent", "a", "bad", "b", "a", "b"]
+    assert [one.skipped for one in found[:3]] == [
+        "not installed: no_such_package",
+        "",
+        "failed: ValueError: no such thing",
+    ]
+    assert found[1].figures == {"rows/s": 2.0}
+
+
+def test_what_fails_of_ours_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("raise ValueError('no such thing')")
+    with pytest.raises(RuntimeError, match="no such thing"):
+        list(in_turn([Method("aemodel", ("bad",))], 1, tmp_path))
+
+
+def test_a_small_training_beside_a_loop(tmp_path: Path) -> None:
+    setting = Setting(tmp_path, rows=5_000, repeats=1, methods=(training.BASELINE, OURS))
+    loop, ours = list(training.measured(setting))
+    assert (loop.method, ours.method) == (training.BASELINE, OURS)
+    for one in (loop, ours):
+        assert one.figures["rows/s"] > 0
+        assert 0 < one.figures["loss"] < 1.1
+        assert one.peak_mb and one.peak_mb > 50
+
+
+def test_the_report_keeps_other_sections(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks.speed import report, scoring
+
+    ours = [Measured("aemodel, features", i, 2.0, 100.0, {"rows/s": 30.0 + i}) for i in range(3)]
+    base = [Measured(scoring.BASELINE, i, 1.0, 50.0, {"rows/s": 60.0}) for i in range(3)]
+    absent = Measured("Ray Data map_batches", 0, skipped="not installed: ray")
+    report.write({"scoring": [absent, *base, *ours]}, tmp_path)
+    growth = Measured("aemodel, by rows, 10 × 2", 0, 3.0, 90.0, {"kind": "by rows", "rows": 10, "scoring": 0.5})
+    stages = {"preparing": 0.1, "one epoch": 0.2}
+    report.write({"growth": [Measured(growth.method, 0, 3.0, 90.0, growth.figures | stages)]}, tmp_path)
+    page = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert "| aemodel, features | 0.5167 | 31 | 2 | 100 |" in page
+    assert "- Skipped: Ray Data map_batches (not installed: ray)" in page
+    assert "## Whole jobs by size" in page
+    assert (tmp_path / "speed.png").stat().st_size > 1_000
+
+
+def test_losses_are_compared_when_the_reference_ends(tmp_path: Path) -> None:
+    import pandas as pd
+
+    from benchmarks.speed.curves import REFERENCE, at_end_of_epoch
+
+    def row(method: str, curve: list[tuple[float, float]]) -> dict[str, object]:
+        return {"method": method, "repeat": 0, "curve": json.dumps(curve)}
+
+    rows = [row(REFERENCE, [(1, 0.5), (2, 0.3)]), row("aemodel", [(0, 1.0), (1.5, 0.2), (3.0, 0.1)])]
+    told = at_end_of_epoch(pd.DataFrame(rows)).set_index("method")
+    assert list(told.loc["aemodel"]) == [2, 0.2, 1.5]

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from aemodel.callbacks import StopOnSigterm, Threads
+
+
+def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, chosen = [0.0], [4]
+    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
+    threads = Threads(4)
+    seen = []
+    for _ in range(40):
+        clock[0] += {4: 0.2, 2: 0.05, 1: 0.1}[chosen[0]]  # seconds a step
+        threads.on_train_batch_end()
+        seen.append(chosen[0])
+    assert {*seen} == {4, 2, 1} and seen[-20:] == [2] * 20
+
+
+def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    threads = Threads(1)
+    for _ in range(20):
+        threads.on_train_batch_end()
+    assert not chosen
+
+
+def test_a_sigterm_only_sets_the_flag_that_is_looked_at_between_steps() -> None:
+    trainer = SimpleNamespace(_signal_connector=SimpleNamespace(received_sigterm=False))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        StopOnSigterm().on_fit_start(trainer, None)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer._signal_connector.received_sigterm
