@@ -194,7 +194,7 @@ def test_the_command_prints_what_was_found(orders: Path, tmp_path: Path) -> None
     ("written", "told"),
     [
         ("dataset: {uri: missing}", "'missing'"),
-        ("dataset: {url: rows}", "unknown key 'url'"),
+        ("dataset: {url: rows}", "unknown key 'dataset.url'"),
         ("dataset: {uri: none}", "holds no rows"),
         ("dataset: {uri: label, label: label}", "no column is left to learn from"),
         ("dataset: {uri: rows, key: nothing}", "dataset.key names 'nothing'"),

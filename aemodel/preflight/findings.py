@@ -99,7 +99,7 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
     inputs, rows = footers.inputs, sum(g.rows for g in footers.groups)
     values, width = sum(c.values for c in inputs), sum(c.width for c in inputs)
     training = max(1, round(rows * (1 - job.dataset.split.holdout)))
-    batch = min(-(-global_batch_size(job.training, training) // ranks), max(1, training // ranks))
+    batch = min(-(-global_batch_size(job.training, training, width) // ranks), max(1, training // ranks))
     schedule = schedule_for(job.training, batch, max(1, training // (batch * ranks)))
     largest = max(footers.groups, key=lambda g: (g.rows, g.decoded))
     return Shape(
@@ -112,7 +112,7 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
         inputs=values + sum(c.has_nulls + _embedding(c) for c in inputs),
         carried=carried,
         latent_dim=max(1, min(job.model.most_latents, width - 1)),
-        hidden=job.model.hidden,
+        hidden=job.model.hidden_for(width),
         holdout=job.dataset.split.holdout,
         decoded_bytes=sum(g.decoded for g in footers.groups),
         group_rows=largest.rows,
