@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ PROJECTED = 256
 LEAST_USUAL = 0.05
 #: Rows compared at once: enough for the processor, few enough for memory.
 CHUNK = 4_096
+#: References among which the nearest is looked for at once.
+BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Neighbours:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """By name, for a file."""
-        parts = {k: v for k, v in vars(self).items() if k != "units"} | vars(self.units)
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "units"} | vars(self.units)
         return {k: np.ascontiguousarray(v) for k, v in parts.items()}
 
     @classmethod
@@ -102,16 +105,45 @@ class Neighbours:
         units = Units(*(arrays.pop(name) for name in ("center", "spread", "projection")))
         return cls(units, **arrays)
 
+    @cached_property
+    def _compressed_fine(self) -> _Nearest:
+        return _Nearest.among(_compressed(torch.from_numpy(self.fine)))
+
     def _of(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(rows, 3) distances and (rows, dimensions) squared differences from the nearest."""
-        coarse, middle, fine = (torch.from_numpy(r) for r in (self.coarse, self.middle, self.fine))
+        coarse, middle = torch.from_numpy(self.coarse), torch.from_numpy(self.middle)
         apart = torch.cdist(rows, coarse.flatten(0, 1), p=1).reshape(len(rows), *coarse.shape[:2])
         near = apart.amin(dim=2).mean(dim=1)
         between = _euclidean(rows, middle.flatten(0, 1)).reshape(len(rows), *middle.shape[:2])
         middling = torch.from_numpy(_kth(between.numpy(), MIDDLE_RANK)).mean(dim=1)
-        closest, nearest = _euclidean(_compressed(rows), _compressed(fine)).min(dim=1)
-        offset = (_compressed(rows) - _compressed(fine)[nearest]).square()
+        offset = self._compressed_fine.offset(_compressed(rows)).square()
+        closest = offset.sum(dim=1).sqrt()
         return torch.stack([near, middling, closest], dim=1).numpy(), offset.numpy()
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """References made ready for a search by products: |x − r|² = |x|² − 2 (x·r − |r|²/2). `transposed` (dimensions,
+    references) and `half_squares` (references,), filled up to whole blocks with references infinitely far away."""
+
+    references: Tensor
+    transposed: Tensor
+    half_squares: Tensor
+
+    @classmethod
+    def among(cls, references: Tensor) -> _Nearest:
+        missing = -len(references) % BLOCK
+        filled = torch.nn.functional.pad(references, (0, 0, 0, missing))
+        half_squares = torch.nn.functional.pad(references.square().sum(dim=1) / 2, (0, missing), value=torch.inf)
+        return cls(references, filled.T.contiguous(), half_squares)
+
+    def offset(self, rows: Tensor) -> Tensor:
+        """(rows, dimensions): each row less the reference nearest to it."""
+        closeness = torch.addmm(-self.half_squares, rows, self.transposed).reshape(len(rows), -1, BLOCK)
+        # The largest by block, then within the best block: four times as fast as the place of the largest of all.
+        block = closeness.amax(dim=2).argmax(dim=1)
+        within = closeness[torch.arange(len(rows)), block].argmax(dim=1)
+        return rows - self.references[block * BLOCK + within]
 
 
 def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = MIDDLE_RANK) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +23,11 @@ from aemodel.membership import Membership
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
 
+#: A batch, its row group, and the place of its first row in it.
+_Placed = tuple[pa.RecordBatch, int, int]
+
+#: Rows that are computed at once: what is made of more leaves the processor's cache.
+AT_ONCE = 16_384
 #: From this rank on a row is strange enough to be told what the model expected instead.
 EXPLAINED_RANK = 0.99
 
@@ -69,9 +76,14 @@ class Scorer:
         fields += [pa.field(n, pa.string(), metadata=self.lineage) for n in self.columns.texts]
         self.schema = pa.schema(fields)
 
-    @torch.inference_mode()
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
+        starts = range(0, max(1, batch.num_rows), AT_ONCE)
+        parts = [self._score(batch.slice(start, AT_ONCE)) for start in starts]
+        return pa.Table.from_batches(parts).combine_chunks().to_batches()[0] if len(parts) > 1 else parts[0]
+
+    @torch.inference_mode()
+    def _score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         rows = self.bundle.transform.apply(batch)
         evidence, z = self.bundle.evidence(rows)
         calibration = self.bundle.calibration
@@ -178,20 +190,42 @@ def score_fragment(
     scorer: Scorer, snapshot: Snapshot, fragment: int, carried: Sequence[str], strangest: Strangest
 ) -> Iterator[pa.RecordBatch]:
     """One file's rows in order: the carried columns, then the feature columns."""
+
+    def rows() -> Iterator[tuple[pa.RecordBatch, int, int]]:
+        for group in range(len(snapshot.fragments[fragment].row_groups)):
+            begin = 0
+            for batch in snapshot.read(fragment, group, columns):
+                yield batch, group, begin
+                begin += batch.num_rows
+
     membership = scorer.membership
     wanted = {*carried, *scorer.bundle.input_columns, *strangest.shown, *(membership.columns if membership else ())}
     columns = [n for n in snapshot.schema.names if n in wanted]
     schema = scorer.table_schema(snapshot.schema, carried)
-    for group in range(len(snapshot.fragments[fragment].row_groups)):
-        begin = 0
-        for batch in snapshot.read(fragment, group, columns):
-            scored = scorer.score(batch)
-            strangest.add(batch, scored)
-            arrays = [*(batch.column(c) for c in carried), *scored.columns]
-            if membership:
-                arrays.append(pa.array(membership.in_training(batch, snapshot.fragments[fragment], group, begin)))
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-            begin += batch.num_rows
+    for (batch, group, begin), scored in _scored(scorer, rows()):
+        strangest.add(batch, scored)
+        arrays = [*(batch.column(c) for c in carried), *scored.columns]
+        if membership:
+            arrays.append(pa.array(membership.in_training(batch, snapshot.fragments[fragment], group, begin)))
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _scored(scorer: Scorer, items: Iterable[_Placed]) -> Iterator[tuple[_Placed, pa.RecordBatch]]:
+    """Each item with what was scored of its batch, in order. While one is written, others are scored, on all cores;
+    what is read and not yet written is bounded by their number."""
+    threads, waiting = torch.get_num_threads(), deque[tuple[_Placed, Future[pa.RecordBatch]]]()
+    pool = ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,))  # a batch a core: no waiting for others
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(scorer.score, item[0])))
+            if len(waiting) > threads:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def as_text(value: pa.Scalar, whole: bool = False) -> str:

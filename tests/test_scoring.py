@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from aemodel import scoring
 from aemodel.bundle import Bundle
 from aemodel.config import OutputJob
 from aemodel.errors import SchemaError
 from aemodel.scoring import Scorer, Strangest, as_text, score_fragment
-from aemodel.snapshot import Snapshot
+from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
 
 
@@ -120,3 +124,19 @@ def test_a_fragment_keeps_its_rows_in_order_with_the_carried_columns(scorer: Sco
 )
 def test_any_cell_has_a_short_text(cell: pa.Scalar, text: str) -> None:
     assert as_text(cell) == text
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_are_scored_alike_and_in_order_on_however_many_threads_and_however_cut(
+    threads: int, scorer: Scorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = tables.plain(tables.mixed(700))
+    whole = scorer.score(tables.only_batch(table))
+    monkeypatch.setattr(scoring, "AT_ONCE", 64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    snapshot = open_snapshot(str(tables.write(table, tmp_path / "rows.parquet", row_group_size=150)))
+    strangest = Strangest(3, ("row_id",), scorer.columns)
+    found = pa.Table.from_batches(score_fragment(scorer, snapshot, 0, ("row_id",), strangest))
+    assert found["row_id"].to_pylist() == table["row_id"].to_pylist()
+    for name in scorer.columns.numbers:
+        np.testing.assert_allclose(found[name].to_numpy(), whole.column(name).to_numpy(), rtol=1e-3, atol=1e-3)
