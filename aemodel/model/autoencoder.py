@@ -118,8 +118,8 @@ class Autoencoder(nn.Module, ABC):
         code = self.code(seen, noisy)
         z = _shortened(code.z) if nested else code.z
         squared = (self.decode(z).float() - x).square()
-        # A missing value has nothing to be compared with.
-        squared = torch.cat([squared[:, : observed.shape[1]] * observed, squared[:, observed.shape[1] :]], dim=1)
+        if not clean.complete:  # a missing value has nothing to be compared with
+            squared = torch.cat([squared[:, : observed.shape[1]] * observed, squared[:, observed.shape[1] :]], dim=1)
         squared = _trimmed(squared, trim) if trim else squared
         by_column = squared.new_zeros(self.num_columns).index_add_(0, self.column_of, squared.mean(dim=0))
         return Loss(self.objective(by_column) + code.penalty, by_column.detach())

@@ -13,32 +13,37 @@ from aemodel.layout import OTHER, EncodedRows, Layout
 
 @dataclass(frozen=True)
 class Batch:
-    """`values` float32 (rows, num_values), NaN where missing; `codes` integer (rows, num_codes)."""
+    """`values` float32 (rows, num_values), NaN where missing; `codes` integer (rows, num_codes).
+
+    `complete` says that no value is missing, which spares some passes over the rows; it need not be known.
+    """
 
     values: Tensor
     codes: Tensor
+    complete: bool = False
 
     @classmethod
-    def of(cls, rows: EncodedRows, device: torch.device | str = "cpu") -> Batch:
-        return cls(torch.from_numpy(rows.values).to(device), torch.from_numpy(rows.codes).to(device))
+    def of(cls, rows: EncodedRows) -> Batch:
+        complete = not np.isnan(rows.values).any()
+        return cls(torch.from_numpy(rows.values), torch.from_numpy(rows.codes), complete)
 
     @staticmethod
     def concatenated(*parts: Batch) -> Batch:
-        return Batch(torch.cat([p.values for p in parts]), torch.cat([p.codes for p in parts]))
+        values, codes = torch.cat([p.values for p in parts]), torch.cat([p.codes for p in parts])
+        return Batch(values, codes, all(p.complete for p in parts))
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        return Batch(self.values[rows], self.codes[rows])
+        return Batch(self.values[rows], self.codes[rows], self.complete)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        return Batch(
-            self.values.to(device, non_blocking=non_blocking), self.codes.to(device, non_blocking=non_blocking)
-        )
+        values = self.values.to(device, non_blocking=non_blocking)
+        return Batch(values, self.codes.to(device, non_blocking=non_blocking), self.complete)
 
 
 class Linear(nn.Module):
     """Encoded rows to the linear space of `aemodel.layout`."""
 
-    center: Tensor
+    offset: Tensor
     scale: Tensor
     flag_values: Tensor
     levels: Tensor
@@ -48,7 +53,8 @@ class Linear(nn.Module):
         super().__init__()
         self.num_values = layout.num_values
         self.num_levels = sum(b.levels[1] - b.levels[0] for b in layout.categorical)
-        self.register_buffer("center", torch.tensor(layout.center, dtype=torch.float32), persistent=False)
+        offset = torch.tensor(-layout.center * layout.scale, dtype=torch.float32)
+        self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", torch.tensor(layout.scale, dtype=torch.float32), persistent=False)
         flagged = torch.tensor([b.values[0] for b in layout.flags], dtype=torch.long)
         self.register_buffer("flag_values", flagged, persistent=False)
@@ -59,6 +65,8 @@ class Linear(nn.Module):
 
     def raw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(values with 0 where missing, missing flags as 0 and 1)."""
+        if batch.complete:
+            return batch.values, batch.values.new_zeros(len(batch.values), len(self.flag_values))
         missing = batch.values.isnan()
         flags = missing[:, self.flag_values].to(batch.values.dtype)
         return batch.values.masked_fill(missing, 0.0), flags
@@ -66,13 +74,16 @@ class Linear(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """x (rows, width) and the observed mask (rows, num_values), False where a value is missing."""
         values, flags = self.raw(batch)
-        parts = [values, flags]
+        parts = [values, flags] if len(self.flag_values) else [values]
         if self.num_levels:
             codes = torch.where(batch.codes < self.levels, batch.codes, OTHER).long() + self.offsets
             one_hot = values.new_zeros(len(values), self.num_levels)
             parts.append(one_hot.scatter_(1, codes, 1.0))
+        raw = torch.cat(parts, dim=1) if len(parts) > 1 else values
+        x = torch.addcmul(self.offset, raw, self.scale)
+        if batch.complete:
+            return x, torch.ones_like(batch.values, dtype=torch.bool)
         observed = ~batch.values.isnan()
-        x = (torch.cat(parts, dim=1) - self.center) * self.scale
         # A missing value contributes nothing: its place is the centre.
         x[:, : self.num_values] *= observed
         return x, observed

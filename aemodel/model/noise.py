@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ class SwapNoise(nn.Module):
         self.noise = noise
         of_value = layout.cell_of_value()
         self.num_cells = int(of_value.max(initial=-1)) + 1 + layout.num_codes
+        self.value_is_cell = bool((of_value == np.arange(len(of_value))).all())
         self.register_buffer("cell_of_value", torch.tensor(of_value), persistent=False)
         level = torch.full((self.num_cells,), noise)
         for block in (b for b in layout.blocks if b.kind == "vector"):
@@ -38,8 +40,20 @@ class SwapNoise(nn.Module):
         rows, device = len(batch.values), batch.values.device
         swapped = torch.rand(rows, self.num_cells, device=device) < torch.rand(rows, 1, device=device) * 2 * self.level
         shift = torch.randint(rows, (self.num_cells,), device=device)
-        donor = (torch.arange(rows, device=device)[:, None] + shift) % rows
         of_value, first_code = self.cell_of_value, self.num_cells - batch.codes.shape[1]
-        values = torch.where(swapped[:, of_value], batch.values.gather(0, donor[:, of_value]), batch.values)
-        codes = torch.where(swapped[:, first_code:], batch.codes.gather(0, donor[:, first_code:]), batch.codes)
-        return Batch(values, codes)
+        of_values = swapped[:, : len(of_value)] if self.value_is_cell else swapped[:, of_value]
+        values = _swapped(batch.values, of_values, shift[of_value])
+        codes = _swapped(batch.codes, swapped[:, first_code:], shift[first_code:])
+        return Batch(values, codes, batch.complete)
+
+
+def _swapped(cells: Tensor, swapped: Tensor, shift: Tensor) -> Tensor:
+    """`cells` (rows, columns) with those that are `swapped` taken from as many rows further down as `shift` (columns,)
+    says, around the end. Few are, so only they are touched."""
+    rows, columns = cells.shape
+    if columns == 0:
+        return cells
+    place = swapped.reshape(-1).nonzero().squeeze(1)
+    donor = (place + shift[place % columns] * columns) % (rows * columns)
+    result = cells.flatten()
+    return result.index_copy(0, place, result.index_select(0, donor)).reshape(rows, columns)
