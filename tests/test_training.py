@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -54,11 +55,17 @@ def test_the_job_s_own_figures_are_obeyed() -> None:
 
 
 def _fit(
-    folder: Path, prepared: Prepared, snapshot: Snapshot, job: Job, epochs: int = 6, spoil: bool = False
+    folder: Path,
+    prepared: Prepared,
+    snapshot: Snapshot,
+    job: Job,
+    epochs: int = 6,
+    spoil: bool = False,
+    precision: Literal["32", "bf16"] = "32",
 ) -> tuple[TrainingResult, Learner]:
     torch.manual_seed(0)
     plan = plan_for(prepared.groups, 1, 32, 0)
-    training = TrainingJob(max_epochs=epochs, batch_size=32)
+    training = TrainingJob(max_epochs=epochs, batch_size=32, precision=precision)
     model = build(job.model, prepared.transform.layout, prepared.pca)
     learner = Learner(model, prepared.transform.layout, job.model, schedule_for(training, 32, plan.steps), training)
     if spoil:
@@ -80,6 +87,15 @@ def test_it_ends_at_least_as_good_as_it_began_and_keeps_the_best(
     held_out = [e["loss"] for e in lines if e["event"] == "held_out"]
     assert result.best_loss == pytest.approx(min(held_out))
     assert not any(p.requires_grad for p in learner.averaged.parameters())
+
+
+def test_bfloat16_learns_about_the_same_and_keeps_weights_in_float32(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job
+) -> None:
+    exact, _ = _fit(tmp_path / "32", mixed_prepared, mixed_snapshot, mixed_job, epochs=3)
+    short, learner = _fit(tmp_path / "bf16", mixed_prepared, mixed_snapshot, mixed_job, epochs=3, precision="bf16")
+    assert short.train_loss == pytest.approx(exact.train_loss, rel=0.02) and short.train_loss != exact.train_loss
+    assert all(p.dtype == torch.float32 for p in learner.averaged.parameters())
 
 
 def test_every_training_row_is_read_in_an_epoch(
