@@ -14,6 +14,7 @@ class OutputColumns:
     prefix: str
     latent_dim: int
     hidden: int = 0
+    anomaly: bool = True
     knn: bool = False
     in_training: bool = False
 
@@ -64,13 +65,15 @@ class OutputColumns:
     @property
     def numbers(self) -> tuple[str, ...]:
         """Those that are float32 and finite in every row."""
+        anomaly = (self.error, self.error_rank) if self.anomaly else ()
         knn = (self.knn_error,) if self.knn else ()
-        return (*self.features, *self.wide, self.error, self.error_rank, *knn)
+        return (*self.features, *self.wide, *anomaly, *knn)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Those that are strings; all but the last may be null."""
-        return (*self.reasons, *self.actual, *self.expected, self.model_version)
+        explained = (*self.reasons, *self.actual, *self.expected) if self.anomaly else ()
+        return (*explained, self.model_version)
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -81,4 +84,4 @@ class OutputColumns:
 def columns_of(output: OutputJob, model: ModelJob, latent_dim: int, width: int) -> OutputColumns:
     """The columns that a model of `latent_dim` latents over inputs of `width` dimensions writes."""
     hidden = sum(model.hidden_for(width)) if output.wide and model.preset != "vanilla" else 0
-    return OutputColumns(output.prefix, latent_dim, hidden, output.knn, output.in_training)
+    return OutputColumns(output.prefix, latent_dim, hidden, output.anomaly, output.knn, output.in_training)

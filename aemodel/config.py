@@ -154,6 +154,7 @@ class OutputJob(Section):
     format: Literal["parquet"] = "parquet"
     columns: Literal["keys", "all"] = "keys"
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "ae_"
+    anomaly: bool = True
     wide: bool = False
     knn: bool = False
     in_training: bool = False

@@ -85,20 +85,25 @@ class Scorer:
     @torch.inference_mode()
     def _score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         rows = self.bundle.transform.apply(batch)
-        evidence, z = self.bundle.evidence(rows)
-        calibration = self.bundle.calibration
-        error = calibration.score(evidence)
-        rank, reasons = calibration.rank(error), calibration.reasons(evidence, NUM_REASONS)
-        arrays = _columns_of(evidence.features)
+        numbers: list[pa.Array] = []
+        texts: list[pa.Array] = []
+        if self.columns.anomaly:
+            evidence, z = self.bundle.evidence(rows)
+            features, calibration = evidence.features, self.bundle.calibration
+            error = calibration.score(evidence)
+            rank, reasons = calibration.rank(error), calibration.reasons(evidence, NUM_REASONS)
+            numbers = [pa.array(error), pa.array(rank)]
+            names = pa.array(self.bundle.input_columns, pa.string())
+            texts = [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
+            texts += [pa.array(column, pa.string()) for column in self._explained(batch, z, rank, reasons).T]
+        else:
+            features = self.bundle.model.encode(Batch.of(rows)).numpy()
         if self.columns.hidden:
-            arrays += _columns_of(self.bundle.model.hidden_layers(Batch.of(rows)).float().numpy())
-        arrays += [pa.array(error), pa.array(rank)]
-        arrays += [pa.array(calibration.knn(evidence.features))] if self.columns.knn else []
-        names = pa.array(self.bundle.input_columns, pa.string())
-        arrays += [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
-        arrays += [pa.array(texts, pa.string()) for texts in self._explained(batch, z, rank, reasons).T]
-        arrays.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+            numbers = _columns_of(self.bundle.model.hidden_layers(Batch.of(rows)).float().numpy()) + numbers
+        if self.columns.knn:
+            numbers.append(pa.array(self.bundle.calibration.knn(features)))
+        texts.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
+        return pa.RecordBatch.from_arrays([*_columns_of(features), *numbers, *texts], schema=self.schema)
 
     def _explained(self, batch: pa.RecordBatch, z: torch.Tensor, rank: np.ndarray, reasons: np.ndarray) -> np.ndarray:
         """What the columns of the reasons hold and what the model expected there, as text (rows, 2 · reasons): first
@@ -145,6 +150,9 @@ class Strangest:
         self._seen = 0
 
     def add(self, rows: pa.RecordBatch, scored: pa.RecordBatch) -> None:
+        """Nothing where no score is written."""
+        if not self.columns.anomaly:
+            return
         error = scored.column(self.columns.error).to_numpy()
         for index in np.argsort(-error, kind="stable")[: self.count]:
             if len(self._heap) == self.count and error[index] <= self._heap[0][0]:

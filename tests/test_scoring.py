@@ -38,6 +38,17 @@ def test_the_columns_are_features_error_rank_reasons_and_version(scorer: Scorer)
     assert scored.column("ae_model_version").unique().to_pylist() == ["7"]
 
 
+def test_without_anomalies_only_the_features_are_written_and_they_are_the_same(mixed_bundle: Bundle) -> None:
+    plain = Scorer(mixed_bundle, OutputJob(anomaly=False), "7")
+    scored, whole = plain.score(_batch()), Scorer(mixed_bundle, OutputJob(), "7").score(_batch())
+    assert scored.schema.names == ["ae_00", "ae_01", "ae_02", "ae_03", "ae_model_version"]
+    for name in plain.columns.features:
+        np.testing.assert_allclose(scored.column(name), whole.column(name), rtol=1e-5, atol=1e-5)
+    strangest = Strangest(3, ("row_id",), plain.columns)
+    strangest.add(_batch(), scored)
+    assert strangest.rows() == ()
+
+
 def test_a_row_is_scored_alike_alone_and_among_others(scorer: Scorer) -> None:
     whole, alone = scorer.score(_batch()), scorer.score(_batch().slice(17, 1))
     for name in ("ae_00", "ae_03", "ae_error"):

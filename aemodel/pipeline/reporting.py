@@ -33,7 +33,7 @@ def write_report(run: RegisteredVersion, job: Job, work: Path, seconds: dict[str
     """The run's HTML page, in its folder and logged to its MLflow run."""
     folder = Path(run.folder)
     prepared, trained = Prepared.load(folder / "prepared"), bundle.load(folder / "bundle")
-    scorer = Scorer(trained, job.output, run.version)
+    scorer = Scorer(trained, job.output.model_copy(update={"anomaly": True}), run.version)
     drawn = _drawn(prepared.held_out)
     rows = drawn.combine_chunks().to_batches()
     strangest = Strangest(LISTED_ROWS, prepared.held_out.column_names, scorer.columns)
