@@ -70,10 +70,10 @@ def summary(outcome: Outcome) -> str:
     if outcome.report:
         lines += [f"  report    {outcome.report}"]
     if outcome.table:
+        order = f"ORDER BY {outcome.prefix}error DESC " if outcome.strangest else ""
         lines += [
             f"  table     {outcome.table} (version {outcome.table_version})",
-            f"            duckdb:  SELECT * FROM '{outcome.table}/**/*.parquet' "
-            f"ORDER BY {outcome.prefix}error DESC LIMIT 10",
+            f"            duckdb:  SELECT * FROM '{outcome.table}/**/*.parquet' {order}LIMIT 10",
             f"            pandas:  pd.read_parquet('{outcome.table}')",
         ]
     return "\n".join([*lines, ""])

@@ -48,6 +48,10 @@ def test_the_summary_tells_rows_gain_gate_version_and_the_strangest_rows() -> No
         assert expected in text
 
 
+def test_a_query_orders_by_the_score_only_where_one_is_written() -> None:
+    assert "ORDER BY" in summary(OUTCOME) and "ORDER BY" not in summary(replace(OUTCOME, strangest=()))
+
+
 def test_figures_of_training_rows_are_not_called_those_of_held_out_ones() -> None:
     text = summary(replace(OUTCOME, held_out_is_training=True))
     assert "0.900 on the training rows (too few to hold any out)" in text and "held-out" not in text
