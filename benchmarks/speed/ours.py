@@ -61,44 +61,14 @@ def register(job: str, work: str) -> Figures:
     return {"version": run_train(load_job(Path(job)), _emptied(work)).model_version}
 
 
-def score(job: str, work: str, version: str) -> Figures:
-    """The whole scoring step: features, anomaly score, reasons, checked and staged."""
+def score(job: str, work: str, version: str, anomaly: str = "true") -> Figures:
+    """The whole scoring step, checked and staged: with anomaly score and reasons, or the features alone."""
     from aemodel import pipeline
 
-    given = load_job(Path(job))
+    given = load_job(Path(job), os.environ | {"AEMODEL_OUTPUT__ANOMALY": anomaly})
     shutil.rmtree(given.output_uri, ignore_errors=True)
     staged = pipeline.score(given, version, Path(work))
     return {"rows/s": staged.rows / staged.seconds, "scoring": staged.seconds}
-
-
-def encode(job: str, work: str, version: str, out: str) -> Figures:
-    """The feature columns alone: the key and what the encoder gives, by the bundle's own transform and network."""
-    import pyarrow as pa
-
-    from aemodel import bundle
-    from aemodel.model import Batch
-    from aemodel.publish import write_part
-    from aemodel.registry import Registry, Version
-    from aemodel.snapshot import open_snapshot
-
-    given, target = load_job(Path(job)), _emptied(out)
-    snapshot = open_snapshot(given.dataset.uri)
-    source = Registry(given.registry, Path(work)).fetch(Version(given.name, version))
-    loaded = bundle.load(source / "bundle")
-    keys, names = list(given.dataset.key), [f"ae_{i:02d}" for i in range(loaded.model.latent_dim)]
-    schema = pa.schema([*(snapshot.schema.field(k) for k in keys), *(pa.field(n, pa.float32()) for n in names)])
-
-    def encoded(fragment: int) -> Iterator[pa.RecordBatch]:
-        for batch in snapshot.read_fragment(fragment, [*keys, *loaded.input_columns]):
-            features = loaded.model.encode(Batch.of(loaded.transform.apply(batch))).T.contiguous().numpy()
-            arrays = [*(batch.column(k) for k in keys), *map(pa.array, features)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    began = time.perf_counter()
-    for index, fragment in enumerate(snapshot.fragments):
-        write_part(target / fragment.path, encoded(index), schema)
-    seconds = time.perf_counter() - began
-    return {"rows/s": snapshot.num_rows / seconds, "scoring": seconds}
 
 
 def whole(job: str, work: str) -> Figures:
@@ -175,7 +145,7 @@ def _is_of_new_rows(line: dict[str, Any]) -> bool:
     return line["event"] == "held_out" or (line["event"] == "step" and line["epoch"] == 0)
 
 
-COMMANDS = {c.__name__: c for c in (prepare, train, train_alone, register, score, encode, whole)}
+COMMANDS = {c.__name__: c for c in (prepare, train, train_alone, register, score, whole)}
 
 
 def main() -> None:

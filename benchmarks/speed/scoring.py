@@ -25,7 +25,7 @@ def measured(setting: Setting) -> Iterator[Measured]:
 
     methods = [
         by(BASELINE, "threads", "torch"),
-        ours("features", "encode", job, work, version, setting.scratch / "outputs" / "features"),
+        ours("features", "score", job, work, version, "false"),
         ours("features, anomaly score and reasons", "score", job, work, version),
         by("sequential pyarrow", "sequential", "torch"),
         by("pandas and MLflow pyfunc", "pandas", "mlflow"),
