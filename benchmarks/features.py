@@ -170,17 +170,21 @@ def of_seed(data: Data, seed: int, presets: tuple[str, ...]) -> tuple[list[dict[
 
 
 def releases(data: Data) -> list[dict[str, object]]:
-    """How the columns of a version come through a retrain on other rows, and one with a column more."""
+    """How the columns of a version come through retrains on other rows: one that goes on from it, one that starts
+    anew with its columns turned to the version's, and one with an input more."""
     pool = np.random.default_rng(7).permutation(np.flatnonzero(~data.test))
     first, second = (data.rows.take(pa.array(np.sort(part))) for part in np.array_split(pool, 2))
     test = data.rows.filter(pa.array(data.test))
     gained = next((n for n in reversed(data.rows.column_names) if n != data.label), None)
     rows = []
-    for what, dropped in (("new rows", None), (f"new rows and the column {gained}", gained)):
+    cases = (("new rows", "auto", None), ("anew", "cold", None), (f"new rows and the column {gained}", "auto", gained))
+    for what, start, dropped in cases:
         if dropped is not None and data.rows.num_columns < 3:
             continue
         champion = learn(first.drop_columns([dropped] if dropped else []), data.job())
-        release = learn(second, data.job(seed=1), champion)
+        job = data.job(seed=1)
+        job = job.model_copy(update={"training": job.training.model_copy(update={"start": start})})
+        release = learn(second, job, champion)
         r = same_place(champion.features(test), release.features(test))
         rows.append({"table": data.name, "release": what, "mean r": float(np.mean(r)), "least r": float(min(r))})
     return rows

@@ -99,17 +99,19 @@ class Learned:
 
 
 def learn(rows: pa.Table, job: Job, champion: Learned | None = None) -> Learned:
-    """Prepare and train on a table with the worker that a job starts, going on from a champion if there is one."""
+    """Prepare and train on a table with the worker that a job starts, going on from a champion if there is one, or
+    anew with columns turned to the champion's if the job says so."""
     quiet()
     with tempfile.TemporaryDirectory() as scratch:
         folder, uri = Path(scratch), str(Path(scratch) / "train.parquet")
         pq.write_table(rows, uri, row_group_size=ROW_GROUP)
         job = job.model_copy(update={"dataset": job.dataset.model_copy(update={"uri": uri})})
-        prepared, schema = prepare_folder(job, folder, champion.bundle if champion else None)
+        cold = "the job says so" if job.training.start == "cold" else None
+        prepared, schema = prepare_folder(job, folder, champion.bundle if champion and not cold else None)
         if champion is not None:
             bundle.save(champion.bundle, folder / "champion" / "bundle")
             champion.kept.save(folder / "champion" / "kept")
-            cold = release.obstacle(champion.bundle, job.model, schema)
+            cold = cold or release.obstacle(champion.bundle, job.model, schema)
             Lineage("1", cold).save(folder / "lineage.json")
         worker.run(folder, 0, 1, 1)
         learned = bundle.load(folder / "bundle")
