@@ -127,6 +127,7 @@ class TrainingJob(Section):
     patience: Annotated[int, Field(ge=1)] = 5
     start: Literal["auto", "cold"] = "auto"
     trim: Annotated[float, Field(ge=0, le=0.1)] = 0.0
+    cache_disk_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from aemodel.loader import CACHE_BYTES
 from aemodel.pca import GRAM_ROWS
 from aemodel.plan import WINDOW_ROWS
 from aemodel.prepared import ANCHOR_ROWS, HELD_OUT_ROWS
@@ -57,7 +56,7 @@ class Shape:
     """All that the cost depends on. `values` and `categorical`: encoded numbers and codes of a row; `width`: dimensions
     of the linear space; `inputs`: what the network's first layer sees; `carried`: input columns that are written out;
     `groups`: row groups; `decoded_bytes`: all columns, decoded; `group_rows`, `group_bytes`: of the largest row group;
-    `batch_size`: of one rank."""
+    `batch_size`: of one rank; `cache_bytes`: of the disk, that encoded rows may take."""
 
     rows: int
     groups: int
@@ -78,6 +77,7 @@ class Shape:
     max_epochs: int
     check_epochs: int
     ranks: int
+    cache_bytes: int
 
     @property
     def held_out(self) -> int:
@@ -182,7 +182,7 @@ def decode_seconds(shape: Shape, machine: Machine) -> float:
 def uncached(shape: Shape) -> float:
     """The share of the training rows that is decoded anew in each epoch, from 0 to 1."""
     encoded = shape.training_rows * shape.encoded_row_bytes
-    return max(0.0, 1 - CACHE_BYTES / max(1, encoded))
+    return max(0.0, 1 - shape.cache_bytes / max(1, encoded))
 
 
 def train_seconds(shape: Shape, machine: Machine, first: float, later: float) -> float:
@@ -212,11 +212,10 @@ def _cells(shape: Shape) -> int:
 
 def train_bytes(shape: Shape) -> int:
     """At the peak of preparing and training, summed over the processes of this machine."""
-    encoded = shape.training_rows * shape.encoded_row_bytes
     window = min(WINDOW_ROWS, shape.training_rows) * shape.encoded_row_bytes
     group = shape.group_rows * shape.encoded_row_bytes
     kept = shape.held_out * (shape.encoded_row_bytes + 4 * shape.width + _scored_row_bytes(shape))
-    rank = RANK_BYTES + min(CACHE_BYTES, encoded) + WINDOW_COPIES * window + group + shape.group_bytes
+    rank = RANK_BYTES + WINDOW_COPIES * window + group + shape.group_bytes
     rank += kept + 4 * WEIGHT_COPIES * shape.weights
     gram = 16 * shape.width**2
     return PARENT_BYTES + gram + shape.ranks * rank

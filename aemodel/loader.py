@@ -14,39 +14,35 @@ from aemodel.errors import TrainingError
 from aemodel.layout import EncodedRows
 from aemodel.model import Batch
 from aemodel.plan import Plan, TrainingGroup, Window
+from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot
 from aemodel.split import Place, Split
 from aemodel.transform import Transform
 
-#: Encoded rows a rank keeps between epochs, in bytes. Row groups beyond it are decoded anew in every epoch.
-CACHE_BYTES = 256 * 2**20
 STATE_VERSION = 1
 
 
 class EncodedRowGroups:
-    """The training rows of a snapshot's row groups, encoded. Keeps the first ones read, up to `cache_bytes`."""
+    """The training rows of a snapshot's row groups, encoded; decoded once where there is a cache with room."""
 
-    def __init__(self, snapshot: Snapshot, split: Split, transform: Transform, cache_bytes: int = CACHE_BYTES) -> None:
-        self.snapshot, self.split, self.transform = snapshot, split, transform
+    def __init__(self, snapshot: Snapshot, split: Split, transform: Transform, cache: RowCache | None = None) -> None:
+        self.snapshot, self.split, self.transform, self.cache = snapshot, split, transform, cache
         names = [c.column.name for c in transform.columns] + [c.name for c in split.columns]
         self.columns = [n for n in snapshot.schema.names if n in names]
-        self.free_bytes = cache_bytes
-        self._kept: dict[TrainingGroup, EncodedRows] = {}
         self._last: tuple[TrainingGroup, EncodedRows] | None = None
         self._lock = threading.Lock()
 
     def __call__(self, group: TrainingGroup) -> EncodedRows:
         with self._lock:
-            if group in self._kept:
-                return self._kept[group]
+            kept = self.cache.load(group) if self.cache else None
+            if kept is not None:
+                return kept
             if self._last and self._last[0] == group:
                 return self._last[1]
             rows = self._decoded(group)
-            if rows.nbytes <= self.free_bytes:
-                self.free_bytes -= rows.nbytes
-                self._kept[group] = rows
-            else:
-                self._last = (group, rows)
+            if self.cache:
+                self.cache.save(group, rows)
+            self._last = (group, rows)
             return rows
 
     def _decoded(self, group: TrainingGroup) -> EncodedRows:

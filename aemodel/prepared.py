@@ -121,7 +121,7 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
     if parent is not None:
         transform = release.kept_transform(transform, parent)
     _tell(schema, transform, statistics.rows, held_out.seen)
-    axes, nulled = _second_pass(EncodedRowGroups(snapshot, chosen, transform, cache_bytes=0), groups, job.model)
+    axes, nulled = _second_pass(EncodedRowGroups(snapshot, chosen, transform), groups, job.model)
     return Prepared(
         schema,
         chosen,

@@ -31,6 +31,7 @@ from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
 from aemodel.model import Autoencoder, Batch, build, reconstruct
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
+from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot
 from aemodel.transform import Transform
 
@@ -63,15 +64,19 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
     learner = training.Learner(model, layout, model_job, schedule, job.training, teacher)
-    read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
-    result = training.fit(
-        learner,
-        TrainingLoader(plan, rank, read),
-        HeldOutLoader(held_out, rank, world_size),
-        job.training,
-        folder,
-        devices,
-    )
+    cache = RowCache.on_disk(folder / "cache", layout, job.training.cache_disk_share, devices)
+    read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
+    try:
+        result = training.fit(
+            learner,
+            TrainingLoader(plan, rank, read),
+            HeldOutLoader(held_out, rank, world_size),
+            job.training,
+            folder,
+            devices,
+        )
+    finally:
+        cache.remove()  # of all ranks: whoever still reads has it mapped, or decodes
     if rank == 0:
         best = learner.averaged.cpu().eval().requires_grad_(False)
         best.frame = _frame(best, champion, prepared)

@@ -18,6 +18,7 @@ from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
 from aemodel.model import Batch
 from aemodel.plan import Plan, TrainingGroup, Window, plan_for
 from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
 
@@ -152,24 +153,32 @@ def test_a_real_row_group_is_its_training_rows_encoded(mixed_snapshot: Snapshot,
         np.testing.assert_array_equal(read(group).codes, expected.codes)
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 10_000, 2**30])
-def test_the_rows_are_the_same_whatever_is_kept(
-    mixed_snapshot: Snapshot, mixed_prepared: Prepared, cache_bytes: int
+def test_the_rows_are_the_same_with_a_cache_that_holds_none_some_or_all(
+    tmp_path: Path, mixed_snapshot: Snapshot, mixed_prepared: Prepared
 ) -> None:
     plan = plan_for(mixed_prepared.groups, 2, 16, 0)
     epochs = []
-    for size in (cache_bytes, 2**30):
-        read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, size)
+    for size in (0, 10_000, 2**30):
+        cache = RowCache(tmp_path, mixed_prepared.transform.layout, size)
+        read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, cache)
         loader = TrainingLoader(plan, 1, read)
         epochs.append([*loader, *loader])
-        assert sum(rows.nbytes for rows in read._kept.values()) + read.free_bytes == size
-        assert read.free_bytes >= 0
-    assert equal(*epochs)
+    assert equal(epochs[0], epochs[1]) and equal(epochs[0], epochs[2])
 
 
-def test_a_row_group_that_is_kept_is_not_decoded_again(mixed_snapshot: Snapshot, mixed_prepared: Prepared) -> None:
-    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
-    assert read(mixed_prepared.groups[0]) is read(mixed_prepared.groups[0])
+def test_a_row_group_that_is_kept_is_not_decoded_again_by_any_rank(
+    tmp_path: Path, mixed_snapshot: Snapshot, mixed_prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reader() -> EncodedRowGroups:
+        cache = RowCache(tmp_path, mixed_prepared.transform.layout, 2**30)
+        return EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, cache)
+
+    first = [reader()(g) for g in mixed_prepared.groups]
+    monkeypatch.setattr(Snapshot, "read", None)  # whoever decodes fails
+    for group, rows in zip(mixed_prepared.groups, first, strict=True):
+        again = reader()(group)
+        np.testing.assert_array_equal(again.values, rows.values)
+        np.testing.assert_array_equal(again.codes, rows.codes)
 
 
 def test_a_file_that_changes_during_an_epoch_ends_it_with_its_name(tmp_path: Path, mixed_job: Job) -> None:

@@ -15,7 +15,7 @@ import pytest
 from aemodel import preflight
 from aemodel.config import Job, parse_job
 from aemodel.cost import Machine, Shape
-from aemodel.preflight import Findings, findings, limits
+from aemodel.preflight import Findings, limits
 from aemodel.preflight.footers import Footers, footers_of
 from aemodel.prepared import prepare, table_schema
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -134,11 +134,6 @@ def test_large_row_groups_are_named_with_what_to_write_instead(orders: Path) -> 
     text = preflight.rendered(small)
     assert "too large  6 row groups" in text and "0.parquet, row group 0: takes" in text and "and 3 more" in text
     assert "MORE THAN THE" in text
-
-
-def test_row_groups_that_no_cache_holds_are_named(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "CACHE_BYTES", 1_000)
-    assert "every epoch decodes it anew" in found(orders).too_large[0].reason
 
 
 def test_tiny_row_groups_count_only_if_there_are_many(orders: Path) -> None:

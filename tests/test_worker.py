@@ -45,6 +45,7 @@ def test_a_run_ends_with_a_bundle_a_result_and_a_journal(run: Path, mixed_prepar
     worker.run(run, 0, 1, 1)
     result = read_json(run / "result.json")
     assert result["world_size"] == 1 and result["batch_size"] == 64 and result["rows_per_second"] > 0
+    assert not (run / "cache").exists()
     assert '"event": "epoch"' in (run / "metrics.jsonl").read_text()
     trained = bundle.load(run / "bundle")
     assert trained.provenance.name == "m" and not any(p.requires_grad for p in trained.model.parameters())

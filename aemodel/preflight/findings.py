@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from aemodel.config import Job
 from aemodel.cost import DECODE_CELL, PREPARE_GROUP, Estimate, Machine, Shape, estimate
 from aemodel.errors import SnapshotError, redacted, shown
 from aemodel.launch import device_count
-from aemodel.loader import CACHE_BYTES
 from aemodel.pipeline.applying import carried_columns, check_output
 from aemodel.plan import WINDOW_ROWS
 from aemodel.preflight.footers import Footers, InputColumn, RowGroup, footers_of
@@ -122,6 +123,7 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
         max_epochs=schedule.max_epochs,
         check_epochs=schedule.check_epochs,
         ranks=ranks,
+        cache_bytes=int(job.training.cache_disk_share * shutil.disk_usage(Path()).free),
     )
 
 
@@ -131,16 +133,13 @@ def _embedding(column: InputColumn) -> int:
 
 
 def too_large(groups: tuple[RowGroup, ...], shape: Shape, allowed: int) -> tuple[Advice, ...]:
-    """Row groups that take much of the memory, or too much of the cache to be decoded only once."""
+    """Row groups that take much of the memory."""
     found = []
     for group in groups:
         encoded = group.rows * shape.encoded_row_bytes
         held = shape.ranks * (group.decoded + 2 * encoded)
         if held > GROUP_SHARE * allowed:
             found.append(Advice(group.path, group.index, f"takes {held / 2**20:,.0f} MB of memory while it is read"))
-        elif encoded > CACHE_BYTES:
-            reason = f"{encoded / 2**20:,.0f} MB encoded: no cache holds it, so every epoch decodes it anew"
-            found.append(Advice(group.path, group.index, reason))
     return tuple(found)
 
 
@@ -154,9 +153,9 @@ def too_small(groups: tuple[RowGroup, ...], shape: Shape) -> tuple[Advice, ...]:
 
 
 def good_rows(shape: Shape, allowed: int) -> int:
-    """Rows of a row group that hurts in neither way: a power of two, at most a quarter of a window of them."""
+    """Rows of a row group that does not hurt: a power of two, at most a quarter of a window of them."""
     row = shape.ranks * (shape.decoded_bytes / max(1, shape.rows) + 2 * shape.encoded_row_bytes)
-    most = min(WINDOW_ROWS // 4, GROUP_SHARE * allowed / max(1.0, row), CACHE_BYTES / 4 / shape.encoded_row_bytes)
+    most = min(WINDOW_ROWS // 4, GROUP_SHARE * allowed / max(1.0, row))
     return int(2 ** (max(1, int(most)).bit_length() - 1))
 
 

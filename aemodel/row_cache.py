@@ -1,0 +1,67 @@
+"""Encoded row groups on the local disk, mapped into memory: an epoch after the first neither decodes nor holds them.
+
+The ranks of a machine share the folder; what one has written the others find. A run that goes on finds it too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from aemodel.layout import EncodedRows, Layout
+from aemodel.plan import TrainingGroup
+
+log = logging.getLogger("aemodel")
+
+
+class RowCache:
+    """Files of one row group each: its values, then its codes, as they lie in memory."""
+
+    def __init__(self, folder: Path, layout: Layout, most_bytes: int) -> None:
+        """`most_bytes` bounds what this process adds."""
+        self.folder, self.layout, self.free_bytes = folder, layout, most_bytes
+
+    @classmethod
+    def on_disk(cls, folder: Path, layout: Layout, share: float, processes: int) -> RowCache:
+        """One that takes, with those of the machine's other `processes`, at most `share` of the disk's free bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder, layout, int(share * shutil.disk_usage(folder).free / processes))
+
+    def load(self, group: TrainingGroup) -> EncodedRows | None:
+        """The group's rows, mapped; None if they are not kept."""
+        try:
+            mapped = np.memmap(self._path(group), np.uint8, "r")
+        except (FileNotFoundError, ValueError):  # none, or of no bytes
+            return None
+        size = 4 * group.rows * self.layout.num_values
+        values = mapped[:size].view(np.float32).reshape(group.rows, self.layout.num_values)
+        codes = mapped[size:].view(np.int32).reshape(group.rows, self.layout.num_codes)
+        return EncodedRows(np.asarray(values), np.asarray(codes))
+
+    def save(self, group: TrainingGroup, rows: EncodedRows) -> None:
+        """Keep the group's rows where there is room; a disk that is full ends the keeping, not the training."""
+        if rows.nbytes > self.free_bytes:
+            return
+        partial = self.folder / f".{uuid.uuid4().hex}"
+        try:
+            with open(partial, "wb") as file:
+                rows.values.tofile(file)
+                rows.codes.tofile(file)
+            os.replace(partial, self._path(group))
+        except OSError as error:
+            log.warning("no more encoded rows are kept for the next epoch, which will decode them: %s", error)
+            self.free_bytes = 0
+            partial.unlink(missing_ok=True)
+        else:
+            self.free_bytes -= rows.nbytes
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, group: TrainingGroup) -> Path:
+        return self.folder / f"{group.fragment}-{group.row_group}.rows"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemodel.layout import EncodedRows, Layout
+from aemodel.plan import TrainingGroup
+from aemodel.row_cache import RowCache
+
+
+def layout(values: int, codes: int) -> Layout:
+    return Layout((), values, codes, values, np.zeros(values), np.ones(values))
+
+
+def rows_of(count: int, values: int, codes: int) -> EncodedRows:
+    rng = np.random.default_rng(0)
+    encoded = rng.normal(size=(count, values)).astype(np.float32)
+    encoded[rng.random(encoded.shape) < 0.1] = np.nan
+    return EncodedRows(encoded, rng.integers(0, 9, (count, codes)).astype(np.int32))
+
+
+@given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 5))
+def test_rows_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, count: int, values: int, codes: int
+) -> None:
+    cache = RowCache(tmp_path_factory.mktemp("cache"), layout(values, codes), 10_000)
+    group, rows = TrainingGroup(3, 1, count), rows_of(count, values, codes)
+    assert cache.load(group) is None
+    cache.save(group, rows)
+    found = cache.load(group)
+    if values + codes:
+        assert found is not None
+        np.testing.assert_array_equal(found.values, rows.values)
+        np.testing.assert_array_equal(found.codes, rows.codes)
+    assert cache.load(TrainingGroup(3, 2, count)) is None
+
+
+def test_it_takes_no_more_than_it_may(tmp_path: Path) -> None:
+    rows = rows_of(10, 2, 1)
+    cache = RowCache(tmp_path, layout(2, 1), 2 * rows.nbytes + 1)
+    for index in range(4):
+        cache.save(TrainingGroup(0, index, 10), rows)
+    assert sum(f.stat().st_size for f in tmp_path.iterdir()) == 2 * rows.nbytes
+    assert [cache.load(TrainingGroup(0, i, 10)) is not None for i in range(4)] == [True, True, False, False]
+    cache.remove()
+    assert not tmp_path.exists()
+
+
+def test_the_ranks_of_a_machine_share_what_the_disk_has(tmp_path: Path) -> None:
+    alone, one_of_two = (RowCache.on_disk(tmp_path / "c", layout(1, 0), 0.5, ranks) for ranks in (1, 2))
+    assert one_of_two.free_bytes == pytest.approx(alone.free_bytes / 2, rel=0.05) and alone.free_bytes > 0
+    assert RowCache.on_disk(tmp_path / "c", layout(1, 0), 0.0, 1).free_bytes == 0
+
+
+def test_a_full_disk_ends_the_keeping_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    cache = RowCache(tmp_path, layout(2, 1), 10_000)
+    monkeypatch.setattr("os.replace", full)
+    cache.save(TrainingGroup(0, 0, 10), rows_of(10, 2, 1))
+    assert "No space left on device" in caplog.text and cache.free_bytes == 0
+    assert not list(tmp_path.iterdir())
