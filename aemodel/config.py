@@ -22,6 +22,7 @@ ENVIRONMENT_PREFIX = "AEMODEL_"
 WORK_DIR_VARIABLE = "AEMODEL_WORK_DIR"
 #: The alias of the newest version that the gate refused.
 CHALLENGER = "challenger"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB)", re.IGNORECASE)
 #: `latent_dim: auto` chooses among widths up to this.
 MAX_AUTO_LATENTS = 64
 #: Inputs of so many dimensions get larger hidden layers with `hidden: auto`.
@@ -161,6 +162,12 @@ class OutputJob(Section):
     in_training: bool = False
 
 
+def _is_size(text: str) -> str:
+    if not _SIZE.fullmatch(text):
+        raise ValueError("a size is a number and MB or GB, such as 1.5GB")
+    return text
+
+
 class Job(Section):
     """One feature-learning job. Relative paths are read from the folder the command is started in."""
 
@@ -171,6 +178,7 @@ class Job(Section):
     registry: RegistryJob = RegistryJob()
     gate: GateJob = GateJob()
     output: OutputJob = OutputJob()
+    memory_limit: Annotated[str, AfterValidator(_is_size)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -178,6 +186,12 @@ class Job(Section):
         if isinstance(data, dict) and data.get("name") is None and isinstance(data.get("dataset"), dict):
             return {**data, "name": default_name(str(data["dataset"].get("uri", "")))}
         return data
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """0 where there is none."""
+        found = _SIZE.fullmatch(self.memory_limit or "")
+        return int(float(found[1]) * (10**9 if found[2].upper() == "GB" else 10**6)) if found else 0
 
     @property
     def output_uri(self) -> str:

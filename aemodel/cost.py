@@ -12,6 +12,7 @@ from itertools import pairwise
 from aemodel.pca import GRAM_ROWS
 from aemodel.plan import WINDOW_ROWS
 from aemodel.prepared import ANCHOR_ROWS, HELD_OUT_ROWS
+from aemodel.scoring import AT_ONCE
 from aemodel.snapshot import BATCH_ROWS
 
 MICROSECOND, MEGABYTE = 1e-6, 2**20
@@ -45,6 +46,8 @@ SCORE_ROW, SCORE_CELL, SCORE_DIMENSION, WRITE_CELL = (
 PARENT_BYTES, RANK_BYTES = 560 * MEGABYTE, 600 * MEGABYTE
 #: What is computed of a row that is scored, and lives at once, by dimension and by cell.
 SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
+#: Of a scored row that waits to be written, by latent: two copies.
+SCORED_BYTES = 8
 #: Copies of a window's encoded rows: the row group, the window, the shuffled window, and the next one.
 WINDOW_COPIES = 3
 #: Weights, gradients, two moments, moving average, best and starting weights.
@@ -56,7 +59,8 @@ class Shape:
     """All that the cost depends on. `values` and `categorical`: encoded numbers and codes of a row; `width`: dimensions
     of the linear space; `inputs`: what the network's first layer sees; `carried`: input columns that are written out;
     `groups`: row groups; `decoded_bytes`: all columns, decoded; `group_rows`, `group_bytes`: of the largest row group;
-    `batch_size`: of one rank; `cache_bytes`: of the disk, that encoded rows may take."""
+    `batch_size`: of one rank; `threads`: that score batches at
+    once; `cache_bytes`: of the disk, that encoded rows may take."""
 
     rows: int
     groups: int
@@ -77,6 +81,7 @@ class Shape:
     max_epochs: int
     check_epochs: int
     ranks: int
+    threads: int
     cache_bytes: int
 
     @property
@@ -222,9 +227,12 @@ def train_bytes(shape: Shape) -> int:
 
 
 def score_bytes(shape: Shape) -> int:
-    """At the peak of scoring: one batch of rows, all that is computed of it, and the row group it is read from."""
+    """At the peak of scoring: batches that wait, what each thread makes of its part, and the row group in reading."""
     batch = min(BATCH_ROWS, shape.group_rows)
-    return PARENT_BYTES + batch * _scored_row_bytes(shape) + shape.group_bytes + 4 * shape.weights
+    row = shape.group_bytes / shape.group_rows + SCORED_BYTES * shape.latent_dim
+    waiting = (shape.threads + 1) * batch * row
+    computed = shape.threads * min(AT_ONCE, batch) * _scored_row_bytes(shape)
+    return round(PARENT_BYTES + waiting + computed + shape.group_bytes + 4 * shape.weights)
 
 
 def _scored_row_bytes(shape: Shape) -> int:

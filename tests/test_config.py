@@ -271,3 +271,14 @@ def test_hidden_layers_are_larger_over_wide_inputs_unless_the_job_says_their_siz
 ) -> None:
     assert ModelJob().hidden_for(width) == sizes
     assert ModelJob(hidden=(8,)).hidden_for(width) == (8,)
+
+
+@pytest.mark.parametrize(("text", "size"), [("2GB", 2 * 10**9), ("1.5 gb", 1_500_000_000), ("800MB", 800 * 10**6)])
+def test_a_size_is_a_number_with_its_unit(text: str, size: int) -> None:
+    assert parse_job(MINIMAL | {"memory_limit": text}, "job").memory_limit_bytes == size
+    assert parse_job(MINIMAL, "job").memory_limit_bytes == 0
+
+
+def test_a_size_without_a_unit_is_refused() -> None:
+    with pytest.raises(JobError, match="memory_limit.*such as 1.5GB"):
+        parse_job(MINIMAL | {"memory_limit": "2000"}, "job")

@@ -30,6 +30,7 @@ SHAPE = Shape(
     max_epochs=9,
     check_epochs=1,
     ranks=1,
+    threads=2,
     cache_bytes=10 * 2**30,
 )
 MACHINE = Machine(2, 0, 24 * 2**30, slowness=1.0, step=6e-3, forward=2e-6, operations=1e11)
@@ -55,6 +56,7 @@ shapes = st.builds(
     max_epochs=st.integers(1, 1_000),
     check_epochs=st.integers(1, 100),
     ranks=st.integers(1, 64),
+    threads=st.integers(1, 256),
     cache_bytes=st.integers(0, 10**12),
 )
 

@@ -15,6 +15,7 @@ import pytest
 from aemodel import preflight
 from aemodel.config import Job, parse_job
 from aemodel.cost import Machine, Shape
+from aemodel.errors import JobError
 from aemodel.preflight import Findings, limits
 from aemodel.preflight.footers import Footers, footers_of
 from aemodel.prepared import prepare, table_schema
@@ -149,6 +150,15 @@ def test_the_schedule_is_the_one_of_training(orders: Path) -> None:
     seen = found(orders)
     assert (seen.shape.batch_size, seen.shape.steps_per_epoch, seen.shape.max_epochs) == (64, 8, 188)
     assert "batches of 64, 8 steps an epoch, at most 188 epochs; 1 rank: one CPU is enough" in preflight.rendered(seen)
+
+
+def test_a_run_that_would_take_more_memory_than_the_job_allows_is_refused_with_what_it_needs(orders: Path) -> None:
+    snapshot = open_snapshot(str(orders))
+    limited = job(orders).model_copy(update={"memory_limit": "0.5GB"})
+    with pytest.raises(JobError, match=r"memory_limit is 0\.5GB, and a run needs about 1\.\d GB: raise it"):
+        preflight.check_memory(limited, snapshot)
+    preflight.check_memory(job(orders).model_copy(update={"memory_limit": "3GB"}), snapshot)
+    assert not preflight.look(limited, machine()).fits
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aemodel import bundle
-from aemodel.columns import columns_of
 from aemodel.config import Job
 from aemodel.contract import Contract
-from aemodel.errors import PublishError, SchemaError, TableError, shown
+from aemodel.destination import carried_columns, check_output
+from aemodel.errors import PublishError, shown
 from aemodel.files import digest, write_json
 from aemodel.kept import LATENTS
 from aemodel.membership import Membership
-from aemodel.pca import MAX_WIDTH
 from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PublishedTable, StagedTable, code_version
+from aemodel.preflight import check_memory
 from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.registry import Registry, Version
 from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragment
@@ -29,21 +29,6 @@ log = logging.getLogger("aemodel")
 
 #: The strangest rows of a table that its manifest names.
 NUM_STRANGEST = 5
-
-
-def check_output(job: Job, snapshot: Snapshot, latent_dim: int) -> Table:
-    """The table that the job publishes to. Raises TableError if it may not lie there or a column exists already,
-    SchemaError if a key cannot be carried to it."""
-    carried_columns(job, snapshot)
-    table = Table.open(job.output_uri, snapshot)
-    written = columns_of(job.output, job.model, latent_dim, MAX_WIDTH).all
-    taken = [n for n in written if n in snapshot.schema.names]
-    if taken:
-        raise TableError(
-            f"the output column {shown(taken[0])} exists in the dataset already; "
-            f"set output.prefix to another than '{job.output.prefix}'"
-        )
-    return table
 
 
 def champion_version(job: Job, work: Path) -> Version | None:
@@ -66,6 +51,7 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     scorer.check_columns(snapshot.schema)
     carried = carried_columns(job, snapshot)
     table = check_output(job, snapshot, scorer.bundle.model.latent_dim)
+    check_memory(job, snapshot)
     recipe = digest([scorer.bundle.digest, job.name, version, scorer.columns.all, carried, code_version()])
     key = digest([snapshot.digest, recipe])
     if table.holds(key):
@@ -116,26 +102,6 @@ def _write_cards(kept: Path, target: Path, scorer: Scorer) -> None:
     cards = cards.set_column(0, "column", pa.array(scorer.columns.features))
     cards = cards.replace_schema_metadata(scorer.lineage)
     write_part(target, cards.to_batches(), cards.schema)
-
-
-def carried_columns(job: Job, snapshot: Snapshot) -> tuple[str, ...]:
-    """The input columns that go to the output: the keys, or all; hive partitions stay in the path.
-
-    Raises SchemaError for a key that is not there, or whose values the files' common type would change: they could
-    not be joined by it.
-    """
-    missing = [k for k in job.dataset.key if k not in snapshot.schema.names]
-    if missing:
-        raise SchemaError(f"dataset.key names {shown(missing[0])}, which is not a column of the dataset")
-    changed = [k for k in job.dataset.key if k in snapshot.inexact]
-    if changed:
-        raise SchemaError(
-            f"dataset.key {shown(changed[0])} is {snapshot.inexact[changed[0]]}, which would change its values; "
-            "write it alike in all files"
-        )
-    everything = job.output.columns == "all" or not job.dataset.key
-    names = snapshot.schema.names if everything else job.dataset.key
-    return tuple(n for n in names if n not in snapshot.partition_columns)
 
 
 def publish(staged: StagedTable) -> PublishedTable:

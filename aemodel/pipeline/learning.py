@@ -10,10 +10,11 @@ from typing import Any
 from aemodel import bundle, launch, release
 from aemodel.bundle import Bundle
 from aemodel.config import Job
+from aemodel.destination import check_output
 from aemodel.errors import BundleFormatError, TrainingError, redacted, shown
 from aemodel.files import digest, read_state, whole_folder, write_json
-from aemodel.pipeline.applying import check_output
 from aemodel.pipeline.references import SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
+from aemodel.preflight import check_memory
 from aemodel.prepared import prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.release import Lineage
@@ -28,6 +29,7 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
     snapshot = open_snapshot(job.dataset.uri)
     schema = table_schema(snapshot, job.dataset)
     check_output(job, snapshot, job.model.most_latents)
+    check_memory(job, snapshot)
     registry = Registry(job.registry, work)
     key, folder = _place(job, snapshot, work)
     with locked(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -9,13 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aemodel.config import Job
-from aemodel.cost import DECODE_CELL, PREPARE_GROUP, Estimate, Machine, Shape, estimate
-from aemodel.errors import SnapshotError, redacted, shown
+from aemodel.cost import (
+    DECODE_CELL,
+    PREPARE_GROUP,
+    Estimate,
+    Machine,
+    Shape,
+    estimate,
+    score_bytes,
+    train_bytes,
+)
+from aemodel.destination import carried_columns, check_output
+from aemodel.errors import JobError, SnapshotError, redacted, shown
 from aemodel.launch import device_count
-from aemodel.pipeline.applying import carried_columns, check_output
 from aemodel.plan import WINDOW_ROWS
 from aemodel.preflight.footers import Footers, InputColumn, RowGroup, footers_of
-from aemodel.preflight.limits import allowed_bytes
+from aemodel.preflight.limits import allowed_bytes, size_text
 from aemodel.snapshot import Snapshot, open_snapshot
 from aemodel.training import global_batch_size, schedule_for
 
@@ -73,6 +83,20 @@ def look(job: Job, measure: Callable[[Shape], Machine]) -> Findings:
     return planned(job, snapshot, footers, shape, measure(shape))
 
 
+def check_memory(job: Job, snapshot: Snapshot) -> None:
+    """Raises JobError where a run would take more than the job's `memory_limit`."""
+    if job.memory_limit is None:
+        return
+    footers, carried = footers_of(snapshot, job.dataset), carried_columns(job, snapshot)
+    shape = shape_of(job, footers, len(carried), device_count(job.training.devices))
+    needed, limit = max(train_bytes(shape), score_bytes(shape)), job.memory_limit_bytes
+    if needed > limit:
+        raise JobError(
+            f"memory_limit is {job.memory_limit}, and a run needs about {size_text(needed)}: raise it, or write row "
+            f"groups of about {good_rows(shape, limit):,} rows; `aemodel preflight` tells more"
+        )
+
+
 def planned(job: Job, snapshot: Snapshot, footers: Footers, shape: Shape, machine: Machine) -> Findings:
     """All that is said of a run, from what is known."""
     allowed, expected = allowed_bytes(job, machine.memory_bytes), estimate(shape, machine)
@@ -123,6 +147,7 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
         max_epochs=schedule.max_epochs,
         check_epochs=schedule.check_epochs,
         ranks=ranks,
+        threads=os.cpu_count() or 1,
         cache_bytes=int(job.training.cache_disk_share * shutil.disk_usage(Path()).free),
     )
 

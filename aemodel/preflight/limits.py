@@ -18,8 +18,13 @@ def memory_bytes() -> int:
 
 
 def allowed_bytes(job: Job, machine_bytes: int) -> int:
-    """What the job may take: all that the machine has, as no job says less."""
-    return machine_bytes
+    """What the job may take: all that the machine has, or less if the job says so."""
+    return min(machine_bytes, job.memory_limit_bytes or machine_bytes)
+
+
+def size_text(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.{1 if size < 1e8 else 0}f} MB"
 
 
 def _limits() -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aemodel.errors import plain
 from aemodel.layout import FIRST_LEVEL, LINEAR_LEVELS
 from aemodel.preflight.findings import Advice, Findings
+from aemodel.preflight.limits import size_text
 
 #: Row groups that are named; the rest are counted.
 NAMED = 3
@@ -15,11 +16,11 @@ NAMED = 3
 def rendered(found: Findings) -> str:
     """What a run would meet: the table, its row groups, memory, schedule, seconds."""
     shape, expected = found.shape, found.estimate
-    mine = _size(found.allowed_bytes)
+    mine = size_text(found.allowed_bytes)
     lines = ["", f"  job        {found.name}, {plain(found.uri)}"]
     lines.append(
         f"  table      {shape.rows:,} rows, {_count(found.files, 'file')}, {_count(shape.groups, 'row group')}, "
-        f"{_size(found.compressed_bytes)} compressed, {_size(shape.decoded_bytes)} decoded"
+        f"{size_text(found.compressed_bytes)} compressed, {size_text(shape.decoded_bytes)} decoded"
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds)
     lines.append(f"  inputs     {_count(shape.columns, 'column')} ({kinds}) in about {shape.width:,} dimensions")
@@ -29,7 +30,7 @@ def rendered(found: Findings) -> str:
     )
     verdict = f"of {mine}" if found.fits else f"MORE THAN THE {mine} THERE ARE"
     lines.append(
-        f"  memory     training {_size(expected.train_bytes)}, scoring {_size(expected.score_bytes)}, {verdict}"
+        f"  memory     training {size_text(expected.train_bytes)}, scoring {size_text(expected.score_bytes)}, {verdict}"
     )
     lines.append(
         f"  training   batches of {shape.batch_size * shape.ranks:,}, {shape.steps_per_epoch:,} steps an epoch, "
@@ -73,10 +74,6 @@ def _groups(advice: Sequence[Advice], what: str, good_rows: int) -> list[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.{1 if size < 1e8 else 0}f} MB"
 
 
 def _seconds(seconds: float) -> str:
