@@ -5,19 +5,19 @@ One code path for a CPU, one GPU and many ranks: torchrun starts the ranks, the 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aemodel.callbacks import Journal, StopOnSigterm, Threads
 from aemodel.config import ModelJob, TrainingJob
@@ -133,17 +133,12 @@ class Learner(pl.LightningModule):
         self.model = model
         self.teacher = teacher
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
-        decay = min(AVERAGE_DECAY, 1 - 10 / max(20, schedule.total_steps))
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
-        self.average.requires_grad_(False)
+        self.decay = min(AVERAGE_DECAY, 1 - 10 / max(20, schedule.total_steps))
+        self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.noise = SwapNoise(layout, job.effective_noise)
         self.preset, self.nested, self.schedule = job.preset, job.nested, schedule
         self.seed, self.trim = training.seed, training.trim
         self._held_out: list[Tensor] = []
-
-    @property
-    def averaged(self) -> Autoencoder:
-        return cast(Autoencoder, self.average.module)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
@@ -175,8 +170,11 @@ class Learner(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        first = self.global_step == 0
         super().optimizer_step(*args, **kwargs)
-        self.average.update_parameters(self.model)
+        with torch.no_grad():
+            weight = 1.0 if first else 1 - self.decay
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), weight)
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
@@ -226,7 +224,7 @@ def fit(
     folder: Path,
     devices: int,
 ) -> TrainingResult:
-    """Train, or go on from `folder`/checkpoints. Leaves the best average in `learner.average`."""
+    """Train, or go on from `folder`/checkpoints. Leaves the best average in `learner.averaged`."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     schedule, plan = learner.schedule, loader.plan
@@ -279,7 +277,7 @@ def _restore_best(
         learner.averaged.load_state_dict(start)
         return first_loss
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "average.module."
+    prefix = "averaged."
     learner.averaged.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return score
 
