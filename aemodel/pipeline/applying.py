@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,10 +61,12 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     with table.lock():
         staging = table.begin(key)
         strangest = Strangest(NUM_STRANGEST, snapshot.schema.names, scorer.columns)
-        parts = [
-            _score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe)
-            for i in range(len(snapshot.fragments))
-        ]
+        with ThreadPoolExecutor(1, "checking") as checker:  # a part is read back while the next is scored
+            scored = [
+                _score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe, checker)
+                for i in range(len(snapshot.fragments))
+            ]
+            parts = [part.result() for part in scored]
         _write_cards(folder / "kept" / LATENTS, staging / CARDS, scorer)
         found = tuple(asdict(r) for r in strangest.rows())
         manifest = Manifest(key, job.name, version, snapshot.digest, recipe, tuple(parts), strangest=found)
@@ -82,18 +85,26 @@ def _score_part(
     carried: tuple[str, ...],
     strangest: Strangest,
     recipe: str,
-) -> Part:
+    checker: Executor,
+) -> Future[Part]:
+    """Write, or link, one file of the table; the result comes when it has been read back."""
     fragment = snapshot.fragments[index]
     source = digest([fragment.path, fragment.size, fragment.footer, recipe])
     target = staging / fragment.path
     kept = table.reusable(source, fragment.path)
     if kept is not None:
         link_part(kept, target)
+    else:
+        schema = scorer.table_schema(snapshot.schema, carried)
+        write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
+
+    def checked() -> Part:
+        if kept is None:
+            rows = snapshot.read_fragment(index, list(carried))
+            check_part(target, rows, fragment.num_rows, scorer.columns.numbers)
         return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
-    schema = scorer.table_schema(snapshot.schema, carried)
-    write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
-    check_part(target, snapshot.read_fragment(index, list(carried)), fragment.num_rows, scorer.columns.numbers)
-    return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
+
+    return checker.submit(checked)
 
 
 def _write_cards(kept: Path, target: Path, scorer: Scorer) -> None:
