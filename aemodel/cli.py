@@ -48,7 +48,7 @@ def score(job: JobFile, work_dir: WorkDir = None, as_json: AsJson = False, verbo
 @app.command()
 def report(job: JobFile, work_dir: WorkDir = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Write the report of the job's run on the present data again, and say where it lies."""
-    end(lambda: _run(job, work_dir, verbose, "run_report"), as_json)
+    end(lambda: _run(job, work_dir, verbose, "run_report"), as_json, judges=False)
 
 
 @app.command()

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from aemodel.pipeline import Outcome
 
 
-def end(call: Callable[[], Outcome], as_json: bool = False) -> None:
-    """Call what gives an Outcome, print its summary, and leave with the exit code that says how it ended."""
+def end(call: Callable[[], Outcome], as_json: bool = False, judges: bool = True) -> None:
+    """Call what gives an Outcome, print its summary, and leave with the exit code that says how it ended.
+
+    What `judges` nothing does not end with a refusal, whatever was refused before.
+    """
     done: list[Outcome] = []
     guarded(lambda: done.append(call()))
     outcome = done[0]
     Console(stderr=as_json, highlight=False, soft_wrap=True).print(summary(outcome), markup=False)
     if as_json:
         print(json.dumps(outcome.to_json(), allow_nan=False))
-    if outcome.refused:
+    if judges and outcome.refused:
         raise SystemExit(GateRefused.exit_code)
 
 
@@ -55,9 +58,7 @@ def summary(outcome: Outcome) -> str:
             f"({outcome.r2 - outcome.r2_pca:+.3f})"
         )
     if outcome.gate is not None:
-        lines.append(
-            f"  gate      {'passed' if outcome.gate['passed'] else 'REFUSED: ' + '; '.join(outcome.gate['reasons'])}"
-        )
+        lines.append(f"  gate      {_verdict(outcome.gate)}")
     alias = f", alias {outcome.alias}" if outcome.alias else ""
     lines.append(f"  model     {outcome.model} version {outcome.model_version}{alias}")
     if outcome.strangest:
@@ -77,6 +78,13 @@ def summary(outcome: Outcome) -> str:
             f"            pandas:  pd.read_parquet('{outcome.table}')",
         ]
     return "\n".join([*lines, ""])
+
+
+def _verdict(gate: dict[str, Any]) -> str:
+    reasons = "; ".join(gate["reasons"])
+    if not gate["passed"]:
+        return f"REFUSED: {reasons}"
+    return f"passed, not judged: {reasons}" if reasons else "passed"
 
 
 def _strange(place: int, row: dict[str, Any]) -> str:

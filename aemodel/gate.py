@@ -43,6 +43,13 @@ class Verdict:
         """What the rules that failed say."""
         return tuple(rule.figures for rule in self.rules if not rule.passed)
 
+    @property
+    def text(self) -> str:
+        """In a line: passed, not judged and why not, or what the rules that failed say."""
+        if not self.rules:
+            return f"not judged: {'; '.join(self.notes)}"
+        return "passed" if self.passed else "; ".join(self.reasons)
+
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Verdict:
         return cls(tuple(Rule(**r) for r in state["rules"]), tuple(state["notes"]))

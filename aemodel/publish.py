@@ -156,6 +156,10 @@ class Table:
         staging.mkdir(parents=True)
         return staging
 
+    def discard(self, key: str) -> None:
+        """Remove what is staged for a key that readers see already: a twin of this run was faster. Hold the lock."""
+        shutil.rmtree(self.staging(key), ignore_errors=True)
+
     def reusable(self, source: str, path: str) -> Path | None:
         """The current file at `path`, if it was made of the same input, model and settings."""
         current = self.current

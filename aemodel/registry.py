@@ -254,6 +254,11 @@ class Registry:
         found = self._call("search versions", lambda: self.client.search_model_versions(query))
         return Version(name, str(found[0].version), str(found[0].run_id)) if found else None
 
+    def numbers_of(self, name: str) -> list[str]:
+        """The numbers of all versions of a model, rising; none of a model that is not there."""
+        found = self._call("list versions", lambda: self.client.search_model_versions(f"name = '{name}'"))
+        return [str(number) for number in sorted(int(version.version) for version in found)]
+
     def _call(self, what: str, call: Callable[[], T]) -> T:
         try:
             return call()

@@ -48,6 +48,20 @@ def test_the_summary_tells_rows_gain_gate_version_and_the_strangest_rows() -> No
         assert expected in text
 
 
+def test_a_gate_that_judged_nothing_is_not_said_to_have_passed_alone() -> None:
+    unjudged = replace(OUTCOME, gate={"passed": True, "reasons": ["the table is small"]})
+    assert "passed, not judged: the table is small" in summary(unjudged)
+
+
+def test_only_what_judges_ends_with_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = replace(OUTCOME, gate={"passed": False, "reasons": ["too low"]})
+    end(lambda: refused, judges=False)
+    assert "REFUSED: too low" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        end(lambda: refused)
+    assert left.value.code == 3
+
+
 def test_a_query_orders_by_the_score_only_where_one_is_written() -> None:
     assert "ORDER BY" in summary(OUTCOME) and "ORDER BY" not in summary(replace(OUTCOME, strangest=()))
 

@@ -5,7 +5,7 @@ import pytest
 from aemodel.config import GateJob
 from aemodel.contract import Contract
 from aemodel.evaluation import Probed
-from aemodel.gate import Comparison, Verdict, decide, refused
+from aemodel.gate import Comparison, Rule, Verdict, decide, refused
 from tests.test_evaluation import FOUND, HEALTHY
 
 CHAMPION = Comparison("3", 700, 2, r2=0.80, r2_champion=0.80)
@@ -14,6 +14,13 @@ CHAMPION = Comparison("3", 700, 2, r2=0.80, r2_champion=0.80)
 def _rule(verdict: Verdict, name: str) -> tuple[bool, str]:
     (rule,) = [r for r in verdict.rules if r.name == name]
     return rule.passed, rule.figures
+
+
+def test_a_verdict_in_a_line_says_whether_anything_was_judged() -> None:
+    good, bad = Rule("a", True, "a is fine"), Rule("b", False, "b is low")
+    assert Verdict((good,), ("a note",)).text == "passed"
+    assert Verdict((good, bad), ()).text == "b is low"
+    assert Verdict((), ("the table is small",)).text == "not judged: the table is small"
 
 
 def test_better_than_pca_passes_and_says_what_was_compared() -> None:

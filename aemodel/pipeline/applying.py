@@ -124,6 +124,8 @@ def publish(staged: StagedTable) -> PublishedTable:
             if not (staging / MANIFEST).exists():
                 raise PublishError(f"what was staged for {shown(table.root)} is gone; score again")
             table.commit(Manifest.load(staging / MANIFEST))
+        else:
+            table.discard(staged.key)
         current = table.current
         assert current is not None
     strangest = tuple(StrangeRow.from_json(r) for r in current.strangest)

@@ -15,9 +15,9 @@ from aemodel.bundle import Bundle
 from aemodel.columns import OutputColumns
 from aemodel.config import Job
 from aemodel.contract import Contract
-from aemodel.errors import BundleFormatError, TrainingError
+from aemodel.errors import BundleFormatError, NoVersion, TrainingError
 from aemodel.evaluation import Evaluation, Label, evaluate, measure, probed, shared_r2
-from aemodel.files import write_json
+from aemodel.files import read_state, write_json
 from aemodel.gate import Comparison, Verdict, decide, refused
 from aemodel.kept import LATENTS, Kept
 from aemodel.layout import EncodedRows
@@ -81,18 +81,46 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         if not verdict.passed:
             registry.challenge(version)
         registry.finish(run_id)
+    training_rows = trained.prepared.held_out_is_training
+    return _registered(run, job, version, verdict, trained.evaluation, training_rows, verdict.passed)
+
+
+def as_judged(run: TrainedRun, job: Job, work: Path) -> RegisteredVersion:
+    """The version of a run that was judged before, as it was then; nothing is judged, tagged or promoted."""
+    folder, registry = Path(run.folder), Registry(job.registry, work)
+    version = registry.version_of(job.name, run.key)
+    if version is None:
+        raise NoVersion(f"the run {folder.name} has no version in the registry any more: run or train it again")
+    found, verdict = (
+        Evaluation.from_json(read_state(folder / "evaluation.json")),
+        Verdict.from_json(read_state(folder / "verdict.json")),
+    )
+    training_rows = Prepared.load(folder / "prepared").held_out_is_training
+    promoted = registry.resolve(job.name, job.registry.alias) == version
+    return _registered(run, job, version, verdict, found, training_rows, promoted)
+
+
+def _registered(
+    run: TrainedRun,
+    job: Job,
+    version: Version,
+    verdict: Verdict,
+    found: Evaluation,
+    held_out_is_training: bool,
+    promoted: bool,
+) -> RegisteredVersion:
     return RegisteredVersion(
         run.folder,
         run.key,
         version.name,
         version.number,
-        run_id,
+        version.run_id,
         verdict.passed,
-        verdict.reasons,
-        job.registry.alias if verdict.passed else None,
-        trained.evaluation.r2,
-        trained.evaluation.r2_pca,
-        trained.prepared.held_out_is_training,
+        verdict.reasons if verdict.rules else verdict.notes,
+        job.registry.alias if promoted else None,
+        found.r2,
+        found.r2_pca,
+        held_out_is_training,
     )
 
 
@@ -221,7 +249,7 @@ def _tags(trained: _Trained) -> dict[str, str]:
 
 def _verdict_tags(verdict: Verdict) -> dict[str, str]:
     """The verdict, and each rule by its name with the figures."""
-    tags = {"aemodel.gate": "passed" if verdict.passed else "; ".join(verdict.reasons)[:4_000]}
+    tags = {"aemodel.gate": verdict.text[:4_000]}
     for rule in verdict.rules:
         name = rule.name.replace(" ", "_").replace("²", "2")
         tags[f"aemodel.gate.{name}"] = f"{'passed' if rule.passed else 'failed'}: {rule.figures}"[:4_000]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from aemodel.config import Job
-from aemodel.errors import NoVersion, RegistryError, shown
+from aemodel.errors import JobError, NoVersion, RegistryError, shown
 from aemodel.registry import PREVIOUS_TAG, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 
 
@@ -21,22 +22,32 @@ class Promotion:
 
 
 def promote(job: Job, work: Path, number: str, reason: str) -> Promotion:
-    """Point the job's alias at a version, whatever the gate said of it. Raises NoVersion or RegistryError."""
+    """Point the job's alias at a version, whatever the gate said of it.
+
+    The one that it named is marked, and no later run promotes that again. Raises JobError, NoVersion or RegistryError.
+    """
+    _check(reason)
     registry, version = Registry(job.registry, work), Version(job.name, number)
-    try:
-        registry.tags_of(version)
-    except RegistryError as error:
-        raise NoVersion(f"{shown(job.name)} has no version {shown(number)} to promote ({error})") from None
+    known = registry.numbers_of(job.name)
+    if number not in known:
+        there = f"it has {_listed(known)}" if known else "it has none: train one first"
+        raise NoVersion(f"{shown(job.name)} has no version {shown(number)} to promote; {there}")
     before = registry.resolve(job.name, job.registry.alias)
-    registry.set_tags(version, {PROMOTED_TAG: reason, ROLLED_BACK_TAG: ""})
-    return _moved(registry, job, version, before)
+    if before is not None and before.number == number:
+        raise NoVersion(f"version {number} of {shown(job.name)} has the alias {shown(job.registry.alias)} already")
+    registry.set_tags(version, {PROMOTED_TAG: reason})
+    moved = _moved(registry, job, version, before)
+    if before is not None:
+        registry.set_tags(before, {ROLLED_BACK_TAG: reason})
+    return moved
 
 
 def rollback(job: Job, work: Path, reason: str) -> Promotion:
     """Point the job's alias back at the version that the present one took over from.
 
-    The present one is marked, and no later run promotes it again. Raises NoVersion or RegistryError.
+    The present one is marked, and no later run promotes it again. Raises JobError, NoVersion or RegistryError.
     """
+    _check(reason)
     registry = Registry(job.registry, work)
     present = registry.resolve(job.name, job.registry.alias)
     if present is None:
@@ -59,4 +70,14 @@ def rollback(job: Job, work: Path, reason: str) -> Promotion:
 def _moved(registry: Registry, job: Job, version: Version, before: Version | None) -> Promotion:
     if not registry.promote(version, before):
         raise RegistryError(f"another run moved the alias {shown(job.registry.alias)} meanwhile; look, and try again")
+    registry.set_tags(version, {ROLLED_BACK_TAG: ""})
     return Promotion(job.name, job.registry.alias, version.number, before.number if before else None)
+
+
+def _check(reason: str) -> None:
+    if not reason.strip():
+        raise JobError("--reason is empty: say why in a few words; it is kept as a tag of the version")
+
+
+def _listed(numbers: Sequence[str]) -> str:
+    return ", ".join(numbers[:8]) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")

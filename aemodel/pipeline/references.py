@@ -41,7 +41,9 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """`passed` is the gate's verdict; `alias` the alias that now points here, if it was promoted.
+    """`passed` is the gate's verdict, `reasons` why it refused, or why it passed without judging.
+
+    `alias` is the alias that now points here, if it was promoted.
 
     `r2` and `r2_pca` are of held-out rows, unless the table was too small to hold any out.
     """

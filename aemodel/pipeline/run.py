@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,13 +11,14 @@ from typing import Any, TypeVar
 
 from aemodel import memory
 from aemodel.config import Job
-from aemodel.errors import NoVersion, shown
+from aemodel.errors import NoVersion, SchemaError, shown
 from aemodel.pipeline.applying import champion_version, publish, score
-from aemodel.pipeline.judging import evaluate_and_register
+from aemodel.pipeline.judging import as_judged, evaluate_and_register
 from aemodel.pipeline.learning import is_learned, prepare_run, train
 from aemodel.pipeline.references import PublishedTable, RegisteredVersion, StagedTable, TrainedRun
 from aemodel.pipeline.reporting import write_report
 
+log = logging.getLogger("aemodel")
 T = TypeVar("T")
 #: Runs one step; Prefect's flows give one that makes a task of it.
 Call = Callable[..., Any]
@@ -81,7 +83,15 @@ def run(job: Job, work: Path, call: Call = _directly) -> Outcome:
         learned = _learn(job, work, step)
         version = learned["version"]
         scoring = version.version if version.passed else _champion_number(job, work)
-        applied = _apply(job, work, step, scoring, version.folder) if scoring else {}
+        applied = {}
+        if scoring:
+            try:
+                applied = _apply(job, work, step, scoring, version.folder)
+            except SchemaError as error:
+                if version.passed:
+                    raise
+                # A refused version took over from a champion that the new data no longer suits: the refusal is told.
+                log.warning("the table stays as it is: %s", error)
         return _outcome(job, step, peak, learned, applied)
 
 
@@ -109,7 +119,13 @@ def run_report(job: Job, work: Path, call: Call = _directly) -> Outcome:
     """The report once more, of a run that is done. Raises NoVersion if there is none on the present data."""
     if not is_learned(job, work):
         raise NoVersion(f"no finished run of {shown(job.name)} on the present data: run or train it first")
-    return run_train(job, work, call)
+    with memory.watched() as peak:
+        step = _Timed(call)
+        prepared = step("prepare", prepare_run, job, work)
+        trained = step("train", train, prepared, job, work)
+        version = step("look", as_judged, trained, job, work)
+        report = step("report", write_report, version, job, work, dict(step.seconds))
+        return _outcome(job, step, peak, {"trained": trained, "version": version, "report": report}, {})
 
 
 def _learn(job: Job, work: Path, step: _Timed) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def test_stages_that_did_not_run_have_no_line() -> None:
     assert not any(f"| {name} |" in text for name in ("rows", "gate", "table", "report", "held-out R²"))
 
 
+def test_a_gate_that_judged_nothing_says_why() -> None:
+    unjudged = replace(OUTCOME, gate={"passed": True, "reasons": ["a small table"]})
+    assert "| gate | passed, not judged: a small table |" in markdown(unjudged)
+
+
 def test_a_refusal_stands_out_and_no_text_breaks_the_table() -> None:
     refused = replace(OUTCOME, gate={"passed": False, "reasons": ["a|b\nc", "d"]})
     assert "| gate | **refused**: a\\|b c; d |" in markdown(refused)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def test_readers_see_a_staged_table_only_once_it_is_published(copy: House) -> No
     assert published.table_version == 2 and len(published.strangest) == 5
     assert "f_00" in pq.read_schema(Path(published.path) / "region=north" / "part-0.parquet").names
     assert publish(staged) == published, "its own commit is found again"
+
+
+def test_what_a_twin_staged_of_a_published_table_is_removed(copy: House) -> None:
+    job = _with(load_job(copy.job), "output", prefix="h_")
+    staged = score(job, "1", copy.work)
+    (folder,) = (copy.root / "features").glob(".staging-*")
+    twin = folder.with_name("twin")
+    shutil.copytree(folder, twin)
+    publish(staged)
+    twin.rename(folder)
+    publish(staged)
+    assert not list((copy.root / "features").glob(".staging-*"))
 
 
 def test_a_staged_table_that_is_gone_must_be_scored_again(copy: House) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from aemodel.config import Job, load_job
-from aemodel.errors import TrainingError
+from aemodel.errors import NoVersion, TrainingError
 from aemodel.files import read_json
 from aemodel.pipeline import RegisteredVersion, TrainedRun, evaluate_and_register
+from aemodel.pipeline.judging import as_judged
 from aemodel.registry import CHALLENGER, ROLLED_BACK_TAG, Registry, Version
 from tests.integration.house import House
 
@@ -54,6 +55,28 @@ def test_a_refused_run_is_the_challenger_and_its_tags_say_by_which_rule(
     assert tags["aemodel.gate"] == judged.reasons[0]
     assert tags["aemodel.gate.R2_against_PCA"].startswith("failed: ")
     assert tags["aemodel.gate.latent_health"].startswith("passed: ")
+
+
+def test_looking_at_a_judged_run_changes_nothing(copy: House, job: Job, trained: TrainedRun) -> None:
+    refused = _judged(trained, job, copy, min_gain_over_pca=0.9)
+    registry = Registry(job.registry, copy.work)
+    registry.promote(FIRST, registry.resolve("orders", "champion"))
+    registry.set_tags(FIRST, {"aemodel.gate": "by hand"})
+    seen = as_judged(trained, job, copy.work)
+    assert (seen.passed, seen.reasons, seen.r2) == (False, refused.reasons, refused.r2)
+    assert seen.alias == "champion" and registry.tags_of(FIRST)["aemodel.gate"] == "by hand"
+
+
+def test_a_run_whose_version_was_deleted_cannot_be_looked_at(copy: House, job: Job, trained: TrainedRun) -> None:
+    Registry(job.registry, copy.work).client.delete_model_version("orders", "1")
+    with pytest.raises(NoVersion, match="has no version in the registry any more: run or train it again"):
+        as_judged(trained, job, copy.work)
+
+
+def test_a_gate_that_judged_nothing_says_so(copy: House, job: Job, trained: TrainedRun) -> None:
+    judged = _judged(trained, job, copy, enabled=False)
+    tag = Registry(job.registry, copy.work).tags_of(FIRST)["aemodel.gate"]
+    assert judged.passed and tag == f"not judged: {judged.reasons[0]}"
 
 
 def test_a_disabled_gate_lets_everything_pass(copy: House, job: Job, trained: TrainedRun) -> None:

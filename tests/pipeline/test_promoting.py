@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aemodel.config import parse_job
-from aemodel.errors import NoVersion, RegistryError
+from aemodel.errors import JobError, NoVersion, RegistryError
 from aemodel.pipeline import Promotion, promote, rollback
 from aemodel.registry import PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 
@@ -35,8 +35,41 @@ def test_a_promotion_says_what_it_did_and_keeps_why(registry: Registry) -> None:
 
 
 def test_a_version_that_is_not_there_cannot_be_promoted(registry: Registry) -> None:
-    with pytest.raises(NoVersion, match="^'m' has no version '9' to promote"):
+    with pytest.raises(NoVersion, match="^'m' has no version '9' to promote; it has 1, 2, 3$"):
         promote(JOB, registry.work, "9", "a slip")
+    assert _champion(registry) is None
+
+
+def test_nothing_can_be_promoted_of_a_model_that_was_never_trained(work: Path) -> None:
+    with pytest.raises(NoVersion, match="^'m' has no version '1' to promote; it has none: train one first$"):
+        promote(JOB, work, "1", "a slip")
+
+
+def test_a_long_list_of_versions_is_cut(registry: Registry) -> None:
+    for _ in range(7):
+        registry.client.create_model_version("m", "file:///nowhere", None)
+    with pytest.raises(NoVersion, match="it has 1, 2, 3, 4, 5, 6, 7, 8 and 2 more$"):
+        promote(JOB, registry.work, "x", "a slip")
+
+
+def test_a_champion_cannot_be_promoted_over_itself(registry: Registry) -> None:
+    promote(JOB, registry.work, "2", "it reads well")
+    with pytest.raises(NoVersion, match="^version 2 of 'm' has the alias 'champion' already$"):
+        promote(JOB, registry.work, "2", "again")
+    assert registry.tags_of(Version("m", "2"))[PROMOTED_TAG] == "it reads well"
+
+
+def test_a_promotion_by_hand_marks_what_it_leaves(registry: Registry) -> None:
+    promote(JOB, registry.work, "2", "first")
+    promote(JOB, registry.work, "1", "the older one reads better")
+    assert registry.tags_of(Version("m", "2"))[ROLLED_BACK_TAG] == "the older one reads better"
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_moving_an_alias_needs_a_reason(registry: Registry, reason: str) -> None:
+    for move in (lambda: promote(JOB, registry.work, "1", reason), lambda: rollback(JOB, registry.work, reason)):
+        with pytest.raises(JobError, match="^--reason is empty: say why in a few words"):
+            move()
     assert _champion(registry) is None
 
 

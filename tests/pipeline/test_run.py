@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aemodel.config import Job, parse_job
-from aemodel.errors import NoVersion
+from aemodel.errors import NoVersion, SchemaError
 from aemodel.pipeline import (
     Outcome,
     PreparedRun,
@@ -83,6 +83,21 @@ def test_after_a_refusal_without_a_champion_no_table_is_written(work: Path) -> N
     steps = Steps(passed=False)
     outcome = run(JOB, work, steps)
     assert outcome.refused and outcome.table is None and "score" not in steps.asked
+
+
+def test_after_a_refusal_a_champion_that_the_data_no_longer_suits_writes_nothing_and_the_refusal_is_told(
+    work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _with_champion(work, 1)
+
+    def call(step: Callable[..., Any], *references: Any) -> Any:
+        if step.__name__ == "score":
+            raise SchemaError("column 'a' is gone")
+        return Steps(passed=False)(step, *references)
+
+    outcome = run(JOB, work, call)
+    assert outcome.refused and outcome.table is None
+    assert "the table stays as it is: column 'a' is gone" in caplog.text
 
 
 def test_training_alone_writes_no_table(work: Path) -> None:
