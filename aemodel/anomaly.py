@@ -40,6 +40,9 @@ class Evidence:
     far: np.ndarray
     offsets: np.ndarray
 
+    def __getitem__(self, rows: np.ndarray) -> Evidence:
+        return Evidence(self.errors[rows], self.features[rows], self.far[rows], self.offsets[rows])
+
 
 @dataclass(frozen=True)
 class Calibration:

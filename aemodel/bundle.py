@@ -60,6 +60,10 @@ class Bundle:
         """What makes encoded rows strange, and their latents (rows, k), which the decoder makes its expectation of."""
         return evidence_of(self.model, self.transform, self.neighbours, rows)
 
+    def nearest_numbers(self, rows: EncodedRows) -> np.ndarray | None:
+        """`Neighbours.nearest` to encoded rows."""
+        return self.neighbours.nearest(*_parts(self.model, self.transform, rows))
+
 
 def calibrated(
     model: Autoencoder,

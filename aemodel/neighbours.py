@@ -95,6 +95,15 @@ class Neighbours:
             offset = np.zeros((len(rows), len(self.units.projection)), np.float32)
         return Distances((raw / self.usual).mean(axis=1), offset)
 
+    def nearest(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+        """The numbers (rows, num_values) of the fine reference nearest to each row, which `offset` is measured from,
+        its mean where it has none; None where rows are so wide that they were projected."""
+        if self.units.projection.size:
+            return None
+        rows = [torch.from_numpy(part) for part in _parts(self.units(numbers, others))]
+        found = np.concatenate([self.fine[self._compressed_fine.index(_compressed(part)).numpy()] for part in rows])
+        return np.asarray(found[:, : numbers.shape[1]] * self.units.spread + self.units.center)
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """By name, for a file."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "units"} | vars(self.units)
@@ -139,11 +148,15 @@ class _Nearest:
 
     def offset(self, rows: Tensor) -> Tensor:
         """(rows, dimensions): each row less the reference nearest to it."""
+        return rows - self.references[self.index(rows)]
+
+    def index(self, rows: Tensor) -> Tensor:
+        """int64 (rows,): which reference is nearest."""
         closeness = torch.addmm(-self.half_squares, rows, self.transposed).reshape(len(rows), -1, BLOCK)
         # The largest by block, then within the best block: four times as fast as the place of the largest of all.
         block = closeness.amax(dim=2).argmax(dim=1)
         within = closeness[torch.arange(len(rows)), block].argmax(dim=1)
-        return rows - self.references[block * BLOCK + within]
+        return block * BLOCK + within
 
 
 def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = MIDDLE_RANK) -> np.ndarray:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ import pyarrow as pa
 import torch
 
 from aemodel.bundle import Bundle
-from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
+from aemodel.columns import OutputColumns, columns_of
 from aemodel.config import OutputJob
 from aemodel.contract import Contract
 from aemodel.errors import SchemaError, nearest, shown
+from aemodel.explanation import as_text, explained
 from aemodel.membership import Membership
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
@@ -28,8 +28,6 @@ _Placed = tuple[pa.RecordBatch, int, int]
 
 #: Rows that are computed at once: what is made of more leaves the processor's cache.
 AT_ONCE = 16_384
-#: From this rank on a row is strange enough to be told what the model expected instead.
-EXPLAINED_RANK = 0.99
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,12 @@ class Scorer:
             evidence, z = self.bundle.evidence(rows)
             features, calibration = evidence.features, self.bundle.calibration
             error = calibration.score(evidence)
-            rank, reasons = calibration.rank(error), calibration.reasons(evidence, NUM_REASONS)
+            rank = calibration.rank(error)
             numbers = [pa.array(error), pa.array(rank)]
+            reasons, told = explained(self.bundle, batch, rows, evidence, z, rank)
             names = pa.array(self.bundle.input_columns, pa.string())
             texts = [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
-            texts += [pa.array(column, pa.string()) for column in self._explained(batch, z, rank, reasons).T]
+            texts += [pa.array(column, pa.string()) for column in told.T]
         else:
             features = self.bundle.model.encode(Batch.of(rows)).numpy()
         if self.columns.hidden:
@@ -104,24 +103,6 @@ class Scorer:
             numbers.append(pa.array(self.bundle.calibration.knn(features)))
         texts.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
         return pa.RecordBatch.from_arrays([*_columns_of(features), *numbers, *texts], schema=self.schema)
-
-    def _explained(self, batch: pa.RecordBatch, z: torch.Tensor, rank: np.ndarray, reasons: np.ndarray) -> np.ndarray:
-        """What the columns of the reasons hold and what the model expected there, as text (rows, 2 · reasons): first
-        all that they hold, then all that was expected; None for ordinary rows."""
-        texts = np.full((len(reasons), 2 * reasons.shape[1]), None, object)
-        strange = np.flatnonzero(rank >= EXPLAINED_RANK)
-        if len(strange) == 0:
-            return texts
-        expected = self.bundle.transform.invert(self.bundle.model.decode(z[strange]).float().numpy())
-        held, columns = dict(zip(batch.schema.names, batch.columns, strict=True)), self.bundle.transform.columns
-        for place, row in enumerate(strange):
-            for reason, column in enumerate(reasons[row]):
-                if column >= 0:
-                    named = columns[column].column
-                    whole = named.type.startswith(("int", "uint"))
-                    texts[row, reason] = as_text(held[named.name][row]) if named.name in held else "missing"
-                    texts[row, reason + reasons.shape[1]] = as_text(expected.column(int(column))[place], whole)
-        return texts
 
     def table_schema(self, types: pa.Schema, carried: Sequence[str]) -> pa.Schema:
         """Of the output table: the carried columns, what is scored, and whether a row was trained on, if asked for."""
@@ -234,26 +215,3 @@ def _scored(scorer: Scorer, items: Iterable[_Placed]) -> Iterator[tuple[_Placed,
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-def as_text(value: pa.Scalar, whole: bool = False) -> str:
-    """A cell for people, at most 60 characters; `whole` rounds a number."""
-    try:
-        cell = value.as_py()
-    except Exception:  # a moment beyond Python's datetime, an unknown zone: a text for people may not end a run
-        cell = _without_python(value)
-    if cell is None or cell != cell:
-        return "missing"
-    if isinstance(cell, float):
-        return f"{cell:.0f}" if whole else f"{cell:.6g}"
-    if isinstance(cell, list) and all(isinstance(v, int | float) for v in cell):
-        return "[" + ", ".join(f"{v:.3g}" for v in cell[:4]) + (", …]" if len(cell) > 4 else "]")
-    text = cell.isoformat(" ", "seconds") if isinstance(cell, datetime) else str(cell)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _without_python(value: pa.Scalar) -> str:
-    try:
-        return str(value.cast(pa.string()).as_py())
-    except pa.ArrowException:
-        return f"({value.type})"

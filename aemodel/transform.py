@@ -161,6 +161,16 @@ class Transform:
                 arrays.append(column.named_levels(raw[:, slice(*block.levels)].argmax(axis=1)))
         return pa.RecordBatch.from_arrays(arrays, names=list(self.layout.columns))
 
+    def original(self, numbers: np.ndarray) -> dict[str, pa.Array]:
+        """What `numbers` gives (rows, num_values), in original units, by column; columns of levels are not among it."""
+        found = {}
+        for column, block in zip(self.columns, self.layout.blocks, strict=True):
+            if block.code is None:
+                values = numbers[:, slice(*block.values)]
+                straight = column.knots and pa.array(values[:, 0], mask=np.isnan(values[:, 0]))
+                found[block.column] = straight or column.decoded(values)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         return {"scaling": self.scaling, "columns": [asdict(c) for c in self.columns]}
 

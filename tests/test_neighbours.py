@@ -15,6 +15,17 @@ HELD_OUT = RNG.normal(size=(400, 3)) * [1, 10, 100], RNG.normal(size=(400, 2)).a
 KNOWN = neighbours.fit(NUMBERS, OTHERS, HELD_OUT)
 
 
+def test_the_nearest_row_is_given_in_units_of_the_numbers_themselves() -> None:
+    rng = np.random.default_rng(0)
+    numbers, others = rng.normal(50, 9, (40, 3)), rng.normal(size=(40, 2))
+    known = neighbours.fit(numbers, others, (numbers, others))
+    near = known.nearest(numbers[:1], others[:1])
+    assert near is not None
+    np.testing.assert_allclose(near, numbers[:1], rtol=1e-4)
+    wide = rng.normal(size=(40, 300))
+    assert neighbours.fit(wide, others, (wide, others)).nearest(wide, others) is None
+
+
 def test_held_out_rows_lie_at_a_distance_of_one_on_average() -> None:
     fresh = RNG.normal(size=(3_000, 3)) * [1, 10, 100], RNG.normal(size=(3_000, 2)).astype(np.float32)
     known = neighbours.fit(NUMBERS, OTHERS, fresh)

@@ -11,7 +11,7 @@ from aemodel import scoring
 from aemodel.bundle import Bundle
 from aemodel.config import OutputJob
 from aemodel.errors import SchemaError
-from aemodel.scoring import Scorer, Strangest, as_text, score_fragment
+from aemodel.scoring import Scorer, Strangest, score_fragment
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
 
@@ -86,12 +86,6 @@ def test_hidden_layers_and_the_k_nearest_distance_are_written_when_asked_for(mix
     assert knn.min() > 0 and knn.std() > 0
 
 
-def test_only_strange_rows_are_told_what_was_expected(scorer: Scorer) -> None:
-    scored = scorer.score(_batch())
-    strange = scored.column("ae_error_rank").to_numpy() >= 0.99
-    assert (np.asarray(scored.column("ae_expected_1").is_valid()) == strange).all()
-
-
 def test_an_input_that_the_batch_lacks_counts_as_missing(scorer: Scorer) -> None:
     batch = _batch()
     lacking = batch.select([n for n in batch.schema.names if n != "price"])
@@ -118,23 +112,6 @@ def test_a_fragment_keeps_its_rows_in_order_with_the_carried_columns(scorer: Sco
     assert [row.error for row in found] == table["ae_error"].to_numpy()[order].tolist()
     assert [dict(row.cells)["row_id"] for row in found] == [str(170 + i) for i in order]
     assert all(1 <= len(row.reasons) <= 3 for row in found)
-
-
-@pytest.mark.parametrize(
-    ("cell", "text"),
-    [
-        (pa.scalar(None, pa.string()), "missing"),
-        (pa.scalar(1_234_567.891), "1.23457e+06"),
-        (pa.scalar([1.0, 2.5, 3.0, 4.0, 5.0]), "[1, 2.5, 3, 4, …]"),
-        (pa.scalar([1.0, None]), "[1.0, None]"),
-        (pa.scalar(["a", "b"]), "['a', 'b']"),
-        (pa.scalar([("k", 1)], pa.map_(pa.string(), pa.int64())), "[('k', 1)]"),
-        (pa.scalar(-99_999_999_999, pa.timestamp("s")), "-1199-02-15 14:13:21"),
-        (pa.scalar("x" * 99), "x" * 59 + "…"),
-    ],
-)
-def test_any_cell_has_a_short_text(cell: pa.Scalar, text: str) -> None:
-    assert as_text(cell) == text
 
 
 @pytest.mark.parametrize("threads", [1, 3])

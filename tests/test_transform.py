@@ -53,6 +53,17 @@ def test_numbers_come_back_in_original_units(values: list[float], scaling: Scali
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
+def test_numbers_for_distances_go_back_into_original_units(scaling: Scaling) -> None:
+    transform = FITTED[scaling]
+    back = transform.original(transform.numbers(transform.apply(BATCH)))
+    for name in ("count", "price"):
+        expected = np.array(BATCH.column(name).to_pylist(), np.float64)
+        np.testing.assert_allclose(back[name].to_numpy(), expected, atol=1e-3 * np.ptp(expected))
+    assert back["amount"].null_count > 0 and "carrier" not in back
+    assert back["seen"].type == pa.timestamp("us")
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
 def test_the_mixed_table_comes_back_through_the_linear_space(scaling: Scaling) -> None:
     back = FITTED[scaling].invert(linear_of(FITTED[scaling], BATCH))
     assert back.schema.names == list(tables.INPUTS)

@@ -11,8 +11,8 @@ import torch
 from aemodel.bundle import Bundle
 from aemodel.card.latent import Change
 from aemodel.card.terms import Term, terms
+from aemodel.explanation import as_text
 from aemodel.layout import Block
-from aemodel.scoring import as_text
 from aemodel.transform import ColumnTransform
 
 LISTED_CHANGES = 8

@@ -15,8 +15,8 @@ from aemodel.card.surrogate import Surrogate, few_terms, ridge
 from aemodel.card.terms import Term, terms
 from aemodel.card.traversal import traversals
 from aemodel.columns import OutputColumns
+from aemodel.explanation import as_text
 from aemodel.model import Batch
-from aemodel.scoring import as_text
 
 #: Rows that cards are written from; more change little.
 ROWS = 4_000
