@@ -57,7 +57,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A version and the champion on the same rows, held out for both: mean R² over the `columns` that both have."""
+    """A version and the champion on the same rows, held out for both: mean R² over the `columns` that both have.
+
+    `behind`: how far the champion's R² lies below that of the best version before it, the differences added up.
+    """
 
     version: str
     rows: int
@@ -65,6 +68,12 @@ class Comparison:
     r2: float
     r2_champion: float
     probe: Probed | None = None
+    behind: float = 0.0
+
+    @property
+    def left_behind(self) -> float:
+        """`behind` of the version that is compared, should it take over."""
+        return max(0.0, self.behind + self.r2_champion - self.r2) if self.columns else 0.0
 
 
 def decide(
@@ -110,7 +119,11 @@ def _against_champion(champion: Comparison) -> Iterator[Rule]:
             f"R² {champion.r2:.4f} is {champion.r2 - champion.r2_champion:+.4f} from version {champion.version}'s "
             f"on the same {champion.rows:,} held-out rows ({champion.columns} shared columns)"
         )
-        yield Rule("R² against the champion", champion.r2 >= champion.r2_champion - SEED_NOISE, text)
+        if champion.behind > 0:
+            text += f", which is {-champion.behind:+.4f} from the best before it"
+        # The noise is allowed once, not at every retrain: a hundred small losses would be a large one.
+        enough = champion.r2 >= champion.r2_champion + champion.behind - SEED_NOISE  # not so when one is not a number
+        yield Rule("R² against the champion", enough, text)
     if champion.probe is not None:
         yield _probe("probe against the champion", champion.probe, f"version {champion.version}'s")
 

@@ -47,6 +47,7 @@ for _talkative in ("mlflow", "alembic"):
 KEY_TAG = "aemodel.key"
 PREVIOUS_TAG = "aemodel.previous"
 ROLLED_BACK_TAG = "aemodel.rolled_back"
+BEHIND_TAG = "aemodel.behind"
 PROMOTED_TAG = "aemodel.promoted_by_hand"
 #: What a registered version needs to load and predict; the versions are those that wrote it.
 REQUIREMENTS = (

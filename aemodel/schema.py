@@ -101,6 +101,10 @@ def _check_names(names: Sequence[str], job: DatasetJob) -> None:
     mentioned += [("columns", n) for n in job.columns]
     mentioned += [("label", job.label)] if job.label else []
     mentioned += [("split.column", job.split.column)] if job.split.column else []
+    if job.label in job.key:
+        raise JobError(
+            f"dataset.label names {shown(job.label)}, which is a key: a label is to be read off the features"
+        )
     for where, name in mentioned:
         if name not in names:
             raise JobError(f"dataset.{where} names {shown(name)}, which is not a column; {nearest(name, names)}")

@@ -77,6 +77,15 @@ def test_below_the_champion_on_the_same_rows_is_refused_but_not_for_the_noise_of
     assert "R² 0.7900 is -0.0100 from version 3's on the same 700 held-out rows" in verdict.reasons[0]
 
 
+def test_small_losses_do_not_add_up_unseen() -> None:
+    lower = replace(CHAMPION, r2=0.797)
+    assert lower.left_behind == pytest.approx(0.003)
+    verdict = decide(GateJob(), FOUND, replace(lower, behind=0.003))
+    assert not verdict.passed and "which is -0.0030 from the best before it" in verdict.reasons[0]
+    assert decide(GateJob(), FOUND, replace(CHAMPION, r2=0.803, behind=0.004)).passed
+    assert replace(CHAMPION, r2=0.81, behind=0.004).left_behind == 0
+
+
 def test_without_shared_columns_there_is_nothing_to_compare() -> None:
     assert decide(GateJob(), FOUND, replace(CHAMPION, columns=0, r2=float("nan"))).passed
 

@@ -23,6 +23,11 @@ def reasons(schema: TableSchema) -> dict[str, str]:
     return {c.name: c.reason for c in schema.left_out}
 
 
+def test_a_label_cannot_be_a_key(mixed_table: pa.Table) -> None:
+    with pytest.raises(JobError, match="^dataset.label names 'row_id', which is a key"):
+        decided(tables.plain(mixed_table), key=["row_id"], label="row_id")
+
+
 def test_every_column_of_the_mixed_table_has_its_kind(mixed_table: pa.Table) -> None:
     schema = decided(tables.plain(mixed_table), key=["row_id"], label="label")
     assert {c.name: c.kind for c in schema.inputs} == {

@@ -25,7 +25,7 @@ from aemodel.membership import Membership
 from aemodel.pipeline.learning import mlflow_run
 from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, RegisteredVersion, TrainedRun, locked
 from aemodel.prepared import Prepared
-from aemodel.registry import ROLLED_BACK_TAG, Registry, Version
+from aemodel.registry import BEHIND_TAG, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 from aemodel.release import Lineage
 from aemodel.snapshot import Snapshot
 
@@ -71,7 +71,8 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         version = registry.register(run_id, job.name, run.key, trained.bundle, folder, job.output, _tags(trained))
         verdict, contract = _judged(job, registry, folder, trained, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
-        registry.set_tags(version, _verdict_tags(verdict) | contract.to_tags())
+        behind = {BEHIND_TAG: f"{champion.comparison.left_behind:.6f}"} if champion else {}
+        registry.set_tags(version, _verdict_tags(verdict) | contract.to_tags() | behind)
         figures = _figures(trained.evaluation)
         registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
         if verdict.passed and not registry.promote(version, alias):
@@ -172,14 +173,16 @@ def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champ
         contracts.same_place(theirs.features[-today:], mine.features[-today:]),
         contracts.same_place(kept.reference, on_anchors),
     )
-    before = Contract.from_tags(registry.tags_of(version))
+    tags = registry.tags_of(version)
+    before = Contract.from_tags(tags)
+    behind = 0.0 if PROMOTED_TAG in tags else float(tags.get(BEHIND_TAG, 0))  # a person's choice is a new beginning
     origins = before.origins if before else (version.number,) * champion.model.latent_dim
     return _Champion(
         version,
         champion.digest,
         kept,
         origins,
-        Comparison(version.number, rows, columns, r2, r2_champion, probe),
+        Comparison(version.number, rows, columns, r2, r2_champion, probe, behind),
         tuple(r.tolist()),
     )
 

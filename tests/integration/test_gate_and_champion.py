@@ -35,6 +35,8 @@ def test_a_refused_version_is_registered_and_the_champion_goes_on_scoring(copy: 
     assert promoted.code == 0 and promoted.json["alias"] == "champion", promoted.errors
     assert promoted.json["changed"] is True and promoted.json["table_version"] == 2
     assert _alias(client, "champion") == promoted.json["model_version"]
+    behind = [float(client.get_model_version("orders", n).tags["aemodel.behind"]) for n in ("3", "4")]
+    assert behind[0] > 0.005 and behind[1] == 0
 
 
 def test_a_promotion_by_hand_and_its_roll_back(copy: House) -> None:
