@@ -125,6 +125,7 @@ class TrainingJob(Section):
     batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
     devices: Annotated[int, Field(ge=1)] | Auto = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"
+    compile: bool | Auto = "auto"
     patience: Annotated[int, Field(ge=1)] = 5
     start: Literal["auto", "cold"] = "auto"
     trim: Annotated[float, Field(ge=0, le=0.1)] = 0.0

@@ -1,7 +1,7 @@
 """A retrain that keeps the columns' meaning: the parent's transform is kept, its weights are where training starts.
 
 New input columns are appended with zero weights, new latents behind the parent's. So the new network is at first
-exactly the parent, and training (see `training.Learner`) holds the parent's latents where they were. Where that is
+exactly the parent, and training (see `aemodel.learner`) holds the parent's latents where they were. Where that is
 not possible a network is trained from scratch, and its latents are turned to the champion's columns (`framed`).
 """
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
-from aemodel import bundle, frame, release, training
+from aemodel import bundle, frame, release, schedule, training
 from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.errors import AemodelError
@@ -27,6 +27,7 @@ from aemodel.files import read_state, write_json
 from aemodel.frame import Frame
 from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
+from aemodel.learner import Learner, Teacher
 from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
 from aemodel.model import Autoencoder, Batch, build, reconstruct
 from aemodel.plan import plan_for
@@ -60,10 +61,10 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     model = build(model_job, layout, prepared.pca)  # the same on every rank
     held_out = prepared.transform.apply_all(prepared.held_out)
     teacher = champion.teacher(model, prepared.transform) if champion and champion.goes_on else None
-    batch_size = -(-training.global_batch_size(job.training, prepared.num_training, layout.width) // world_size)
+    batch_size = -(-schedule.global_batch_size(job.training, prepared.num_training, layout.width) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
-    schedule = training.schedule_for(job.training, plan.batch_size, plan.steps)
-    learner = training.Learner(model, layout, model_job, schedule, job.training, teacher)
+    planned = schedule.schedule_for(job.training, plan.batch_size, plan.steps)
+    learner = Learner(model, layout, model_job, planned, job.training, teacher)
     cache = RowCache.on_disk(folder / "cache", layout, job.training.cache_disk_share, devices)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
     try:
@@ -103,13 +104,13 @@ class _Champion:
         champion = folder / "champion"
         return cls(bundle.load(champion / "bundle"), Kept.load(champion / "kept"), lineage.cold is None)
 
-    def teacher(self, model: Autoencoder, transform: Transform) -> training.Teacher:
+    def teacher(self, model: Autoencoder, transform: Transform) -> Teacher:
         """Start `model` at the champion, and keep a copy of it to hold it by."""
         release.transplant(self.bundle, model, transform.layout)
         anchors = Batch.of(transform.apply_all(self.kept.anchors))
         reference = torch.tensor(self.kept.reference)
         variance = reference.var(dim=0, correction=0).clamp(min=1e-6)
-        return training.Teacher(copy.deepcopy(model), variance, anchors, reference)
+        return Teacher(copy.deepcopy(model), variance, anchors, reference)
 
 
 def _frame(model: Autoencoder, champion: _Champion | None, prepared: Prepared) -> Frame:

@@ -56,13 +56,13 @@ VARIANTS = (
     Variant("no noise", {"noise": 0.0}),
     Variant("noise 0.1", {"noise": 0.1}),
     Variant("noise 0.35", {"noise": 0.35}),
-    Variant("no moving average", patched={"aemodel.training.AVERAGE_DECAY": 0.0}),
+    Variant("no moving average", patched={"aemodel.learner.AVERAGE_DECAY": 0.0}),
     Variant("standard instead of quantile scaling", {"scaling": "standard"}),
     Variant("levels, not columns, count once", patched={"aemodel.transform._weigh": _unweighted}),
     Variant("hidden 64, 64", {"hidden": [64, 64]}),
     Variant("hidden 512, 512", {"hidden": [512, 512]}),
-    Variant("500 steps", patched={"aemodel.training.TARGET_STEPS": 500}),
-    Variant("3,000 steps", patched={"aemodel.training.TARGET_STEPS": 3_000}),
+    Variant("500 steps", patched={"aemodel.schedule.TARGET_STEPS": 500}),
+    Variant("3,000 steps", patched={"aemodel.schedule.TARGET_STEPS": 3_000}),
     Variant("nested", {"nested": True}),
 )
 

@@ -7,51 +7,18 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+from aemodel.arithmetic import Arithmetic
 from aemodel.config import Job, TrainingJob
 from aemodel.errors import TrainingDiverged
+from aemodel.learner import Learner
 from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
 from aemodel.model import build
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
+from aemodel.schedule import schedule_for
 from aemodel.snapshot import Snapshot
-from aemodel.training import (
-    MAX_AUTO_EPOCHS,
-    TARGET_STEPS,
-    Learner,
-    TrainingResult,
-    fit,
-    global_batch_size,
-    result_state,
-    schedule_for,
-)
-
-
-@given(st.integers(1, 10**10), st.integers(1, 8_192))
-def test_an_automatic_batch_is_a_power_of_two_within_bounds(rows: int, width: int) -> None:
-    size = global_batch_size(TrainingJob(), rows, width)
-    assert 64 <= size <= 1024 and size & (size - 1) == 0
-    assert size >= global_batch_size(TrainingJob(), rows, 1)
-
-
-def test_an_automatic_batch_is_larger_where_rows_are_wide() -> None:
-    assert global_batch_size(TrainingJob(), 6_400, 784) == 256
-    assert global_batch_size(TrainingJob(), 6_400, 20) == global_batch_size(TrainingJob(), 500, 784) == 64
-
-
-@given(st.integers(1, 5_000))
-def test_automatic_epochs_reach_the_target_or_the_bound(steps: int) -> None:
-    schedule = schedule_for(TrainingJob(), 64, steps)
-    assert schedule.max_epochs == MAX_AUTO_EPOCHS or schedule.total_steps >= TARGET_STEPS
-    assert schedule.max_epochs >= 1 and schedule.check_epochs <= schedule.max_epochs
-
-
-def test_the_job_s_own_figures_are_obeyed() -> None:
-    job = TrainingJob(batch_size=37, max_epochs=5)
-    assert global_batch_size(job, 10**6, 64) == 37
-    assert schedule_for(job, 37, 10).max_epochs == 5
+from aemodel.training import TrainingResult, fit, result_state
 
 
 def _fit(
@@ -98,6 +65,23 @@ def test_bfloat16_learns_about_the_same_and_keeps_weights_in_float32(
     assert all(p.dtype == torch.float32 for p in learner.averaged.parameters())
 
 
+def test_a_run_that_goes_on_computes_as_it_did_before(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def choose(job: TrainingJob, work: float, steps: int, gpu: bool, timed: object) -> Arithmetic:
+        tried.append(work)
+        return Arithmetic(bf16=True)
+
+    monkeypatch.setattr("aemodel.training.chosen", choose)
+    first, learner = _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, epochs=2)
+    parameters = sum(p.numel() for p in learner.model.parameters())
+    assert tried == [6 * parameters * 32 * first.steps] and first.arithmetic == "bfloat16"
+    assert _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, epochs=3)[0].arithmetic == "bfloat16"
+    assert len(tried) == 1
+
+
 def test_every_training_row_is_read_in_an_epoch(
     tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +102,7 @@ def _counting(step, seen: list[int]):  # type: ignore[no-untyped-def]
 def test_the_start_is_kept_when_training_makes_it_worse(
     tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aemodel.training.LEARNING_RATE", {"residual": 30.0})
+    monkeypatch.setattr("aemodel.learner.LEARNING_RATE", {"residual": 30.0})
     result, learner = _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, epochs=2)
     assert result.best_loss == result.first_loss
     last = learner.averaged.g[-1]  # type: ignore[index]
@@ -133,6 +117,6 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_says_so(
 
 
 def test_a_figure_that_is_none_is_null_in_the_result() -> None:
-    result = TrainingResult(1, 1, 0.5, 0.6, 1.0, 10.0, 10.0, 1, 32, 0.4)
+    result = TrainingResult(1, 1, 0.5, 0.6, 1.0, 10.0, 10.0, 1, 32, 0.4, "float32")
     assert result_state(replace(result, train_loss=float("nan")))["train_loss"] is None
     assert result_state(result)["train_loss"] == 0.4

@@ -26,8 +26,8 @@ from aemodel.launch import device_count
 from aemodel.plan import WINDOW_ROWS
 from aemodel.preflight.footers import Footers, InputColumn, RowGroup, footers_of
 from aemodel.preflight.limits import allowed_bytes, size_text
+from aemodel.schedule import global_batch_size, schedule_for
 from aemodel.snapshot import Snapshot, open_snapshot
-from aemodel.training import global_batch_size, schedule_for
 
 #: The share of the memory that one row group may take.
 GROUP_SHARE = 1 / 8

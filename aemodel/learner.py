@@ -1,0 +1,166 @@
+"""What a step of a training descends, and what is kept of it: loss, anchors, moving average, validation."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from aemodel.arithmetic import Arithmetic, Loss
+from aemodel.config import ModelJob, TrainingJob
+from aemodel.layout import Layout
+from aemodel.model import Autoencoder, Batch, SwapNoise
+from aemodel.schedule import Schedule
+
+#: By preset; the others take 1e-3.
+LEARNING_RATE = {"residual": 5e-4}
+#: Residual: gradients of a larger norm are shortened to it.
+LARGEST_GRADIENT = 1.0
+WEIGHT_DECAY = 0.05
+#: Of the moving average of the weights, in long runs.
+AVERAGE_DECAY = 0.998
+#: Weight of the teacher's latents in the loss, and the share of each batch that they are compared on.
+ANCHOR_WEIGHT = 1.0
+ANCHOR_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The network that training starts from, whose feature columns, of `variance` (k,), are to stay where they are.
+
+    So are those of the `anchors`: at `reference` (anchors, k), where the columns stood when they got their meaning.
+    """
+
+    model: Autoencoder
+    variance: Tensor
+    anchors: Batch
+    reference: Tensor
+
+    def to(self, device: torch.device) -> Teacher:
+        model = self.model.to(device).eval().requires_grad_(False)
+        return Teacher(model, self.variance.to(device), self.anchors.to(device), self.reference.to(device))
+
+
+class Learner(pl.LightningModule):
+    """One optimisation problem: descends `model`, and validates and keeps the moving average of its weights."""
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        layout: Layout,
+        job: ModelJob,
+        schedule: Schedule,
+        training: TrainingJob,
+        teacher: Teacher | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.teacher = teacher
+        # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
+        self.decay = min(AVERAGE_DECAY, 1 - 10 / max(20, schedule.total_steps))
+        self.averaged = copy.deepcopy(model).requires_grad_(False)
+        self.noise = SwapNoise(layout, job.effective_noise)
+        self.preset, self.schedule = job.preset, schedule
+        self.seed, self.trim = training.seed, training.trim
+        self.rate = LEARNING_RATE.get(job.preset, 1e-3)
+        self.exact_loss = _loss_of(model, job.nested)
+        self.compute_in(Arithmetic())
+        self._held_out: list[Tensor] = []
+
+    def compute_in(self, arithmetic: Arithmetic) -> None:
+        self.arithmetic, self.loss = arithmetic, arithmetic.applied(self.exact_loss)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        return self.step(self.loss, batch, self.global_step)
+
+    def step(self, loss: Loss, batch: Batch, number: int) -> Tensor:
+        """What the step of that number descends on a batch."""
+        # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
+        self._seed_draws((self.seed * 65_537 + self.global_rank + 1) * 2**26 + number)
+        noisy = self.noise(batch) if self.noise.noise else batch
+        trim = self.trim if number >= self.schedule.warm_up else 0.0
+        total = loss(batch.values, batch.codes, noisy.values, noisy.codes, batch.complete, trim)
+        return total if self.teacher is None else total + ANCHOR_WEIGHT * self._moved(self.teacher, batch)
+
+    def _seed_draws(self, seed: int) -> None:
+        """As torch.manual_seed, which also looks at devices that are not used here: a tenth of a small step."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _moved(self, teacher: Teacher, batch: Batch) -> Tensor:
+        """How far the columns are from where they belong, as a share of their variance: on rows of the batch, which
+        may be new, and on as many anchors."""
+        rows, known = max(32, int(len(batch.values) * ANCHOR_SHARE)), teacher.reference.shape[1]
+        chosen = torch.randint(len(teacher.reference), (rows,), device=self.device)
+        part, anchors = batch[:rows], teacher.anchors[chosen]
+        target = torch.cat([teacher.model.encode(part)[:, :known], teacher.reference[chosen]])
+        away = self.model.encode(Batch.concatenated(part, anchors))[:, :known] - target
+        return (away.square() / teacher.variance).mean()
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        # By hand: Lightning refuses to clip for a fused optimizer under bfloat16, for a scaler that is not used there.
+        if self.preset == "residual":
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        first = self.global_step == 0
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            weight = 1.0 if first else 1 - self.decay
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), weight)
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher = self.teacher.to(self.device)
+
+    def on_validation_epoch_start(self) -> None:
+        self._held_out = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        # The noise-free error of the average, in float32 whatever the steps take: what the gate will measure.
+        by_column, __, x = self.averaged.eval().squared_errors(batch)
+        moments = self.model.column_moments(x, ~batch.values.isnan())
+        self._held_out.append(torch.cat([by_column.double().sum(dim=0), moments.flatten()]))
+
+    def on_validation_epoch_end(self) -> None:
+        model = self.model
+        size = model.num_columns + 3 * len(model.column_of)
+        local = torch.stack(self._held_out).sum(dim=0) if self._held_out else torch.zeros(size, dtype=torch.float64)
+        summed = self.trainer.strategy.reduce(local.to(self.device), reduce_op="sum")
+        errors, moments = summed[: model.num_columns], summed[model.num_columns :].reshape(3, -1)
+        about_mean = (moments[2] - moments[1].square() / moments[0].clamp(min=1)).clamp(min=0)
+        variation = torch.zeros_like(errors).index_add_(0, model.column_of, about_mean)
+        varies = variation > 1e-6 * moments[0].max()
+        share = torch.where(varies, errors / variation.clamp(min=1e-12), 0.0)
+        self.log("held_out_loss", share.sum() / varies.sum().clamp(min=1), sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        if self.preset != "residual":
+            return torch.optim.Adam(self.model.parameters(), lr=self.rate, fused=True)
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.rate, weight_decay=WEIGHT_DECAY, fused=True)
+        total, warm_up = self.schedule.total_steps, self.schedule.warm_up
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / (warm_up + 1)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _loss_of(model: Autoencoder, nested: bool) -> Loss:
+    """The loss as a function of tensors alone, which a compiler can read; equal rows twice mean no noise."""
+
+    def loss(
+        values: Tensor, codes: Tensor, noisy_values: Tensor, noisy_codes: Tensor, complete: bool, trim: float
+    ) -> Tensor:
+        clean = Batch(values, codes, complete)
+        noisy = clean if noisy_values is values else Batch(noisy_values, noisy_codes, complete)
+        return model.loss(clean, noisy, nested, trim).total
+
+    return loss

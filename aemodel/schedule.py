@@ -1,0 +1,54 @@
+"""How many rows a step takes, and how many steps a training: pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from aemodel.config import TrainingJob
+
+#: Optimiser steps that `max_epochs: auto` aims at; measured on the benchmark tables, more add little.
+TARGET_STEPS = 1_500
+MAX_AUTO_EPOCHS = 200
+WARM_UP_STEPS = 100
+STEPS_PER_CHECK = 100
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`batch_size` is one rank's."""
+
+    batch_size: int
+    steps_per_epoch: int
+    max_epochs: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.max_epochs
+
+    @property
+    def warm_up(self) -> int:
+        """Steps until the learning rate is reached."""
+        return min(WARM_UP_STEPS, self.total_steps // 10)
+
+    @property
+    def check_epochs(self) -> int:
+        """Epochs between two looks at the held-out rows."""
+        return min(self.max_epochs, -(-STEPS_PER_CHECK // self.steps_per_epoch))
+
+
+def global_batch_size(job: TrainingJob, rows: int, width: int) -> int:
+    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024.
+
+    Rows of many dimensions are fewer than their width asks for: near width / 3, up to 256, where rows / 10 allow it.
+    """
+    if job.batch_size != "auto":
+        return job.batch_size
+    wanted = max(rows / 200, min(width / 3, 256, rows / 10))
+    return int(min(1024, max(64, 2 ** round(math.log2(max(1, wanted))))))
+
+
+def schedule_for(job: TrainingJob, batch_size: int, steps_per_epoch: int) -> Schedule:
+    """Epochs as the job says, or enough of them for TARGET_STEPS."""
+    auto = min(MAX_AUTO_EPOCHS, -(-TARGET_STEPS // steps_per_epoch))
+    return Schedule(batch_size, steps_per_epoch, auto if job.max_epochs == "auto" else job.max_epochs)
