@@ -64,6 +64,9 @@ class Learner(pl.LightningModule):
         # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
         self.decay = min(AVERAGE_DECAY, 1 - 10 / max(20, schedule.total_steps))
         self.averaged = copy.deepcopy(model).requires_grad_(False)
+        # As lists: looking through the modules takes a tenth of a small step.
+        self._weights: list[Tensor] = list(model.parameters())
+        self._averages: list[Tensor] = list(self.averaged.parameters())
         self.noise = SwapNoise(layout, job.effective_noise)
         self.preset, self.schedule = job.preset, schedule
         self.seed, self.trim = training.seed, training.trim
@@ -74,6 +77,13 @@ class Learner(pl.LightningModule):
 
     def compute_in(self, arithmetic: Arithmetic) -> None:
         self.arithmetic, self.loss = arithmetic, arithmetic.applied(self.exact_loss)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each hook around each call, which a module's own way of doing so makes slow.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         return self.step(self.loss, batch, self.global_step)
@@ -106,14 +116,14 @@ class Learner(pl.LightningModule):
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         # By hand: Lightning refuses to clip for a fused optimizer under bfloat16, for a scaler that is not used there.
         if self.preset == "residual":
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         first = self.global_step == 0
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             weight = 1.0 if first else 1 - self.decay
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), weight)
+            torch._foreach_lerp_(self._averages, self._weights, weight)
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from aemodel.arithmetic import Arithmetic, Trial, chosen
-from aemodel.callbacks import Journal, StopOnSigterm, Threads
+from aemodel.callbacks import Checkpoint, Journal, StopOnSigterm, Threads, Unprofiled
 from aemodel.config import TrainingJob
 from aemodel.errors import TrainingError
 from aemodel.files import read_state, write_json
@@ -88,8 +88,8 @@ def fit(
     checkpoints.mkdir(parents=True, exist_ok=True)
     schedule, plan = learner.schedule, loader.plan
     journal = Journal(folder / "metrics.jsonl", schedule.batch_size * plan.world_size, schedule.total_steps)
-    best = ModelCheckpoint(checkpoints, filename="best", monitor="held_out_loss", enable_version_counter=False)
-    last = ModelCheckpoint(
+    best = Checkpoint(checkpoints, filename="best", monitor="held_out_loss", enable_version_counter=False)
+    last = Checkpoint(
         checkpoints,
         filename="last",
         train_time_interval=CHECKPOINT_INTERVAL,
@@ -115,6 +115,7 @@ def fit(
             last,
         ],
         logger=False,
+        profiler=Unprofiled(),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
