@@ -13,7 +13,7 @@ from benchmarks.speed import tables, training
 from benchmarks.speed.measure import Measured, Method, in_turn
 from benchmarks.speed.setting import Setting
 
-OURS = "aemodel, plain, batch 1024"
+OURS = "aemodel, plain, batch 1024, float32"
 
 
 def names(found: Sequence[Measured]) -> list[str]:
@@ -95,6 +95,20 @@ def test_the_report_keeps_other_sections(tmp_path: Path) -> None:
     assert "- Skipped: Ray Data map_batches (not installed: ray)" in page
     assert "## Whole jobs by size" in page
     assert (tmp_path / "speed.png").stat().st_size > 1_000
+
+
+def test_a_speed_is_told_as_a_multiple_of_the_loop_of_the_same_batch() -> None:
+    import pandas as pd
+
+    from benchmarks.speed.report import medians, with_ratio
+
+    speeds = {training.BASELINE: 10.0, training.LARGE_BASELINE: 20.0, "aemodel, batch 4096": 30.0, "aemodel, auto": 5.0}
+    rows = pd.DataFrame(
+        [{"method": m, "repeat": 0, "rows/s, first epoch": s / 2, "rows/s": s} for m, s in speeds.items()]
+    )
+    told = with_ratio(medians(rows), rows, training.baseline).set_index("method")
+    assert told["× baseline's"].tolist() == [1, 1, 1.5, 0.5]
+    assert told["× baseline's, first epoch"].tolist() == [0.5, 0.5, 0.75, 0.25]
 
 
 def test_losses_are_compared_when_the_reference_ends(tmp_path: Path) -> None:

@@ -13,8 +13,12 @@ from benchmarks.speed.curves import at_end_of_epoch
 from benchmarks.speed.measure import Measured
 from benchmarks.speed.pictures import picture
 
-#: Of the other sections: what their speeds are told as multiples of.
-BASELINES = {"training": training.BASELINE, "scoring": scoring.BASELINE, "ranks": ranks.BASELINE}
+#: By section: what a method's speeds are told as multiples of.
+BASELINES: dict[str, Callable[[str], str]] = {
+    "training": training.baseline,
+    "scoring": lambda _: scoring.BASELINE,
+    "ranks": lambda _: ranks.BASELINE,
+}
 TITLES = {
     "training": "Training 64-256-16-256-64",
     "curves": "Loss by seconds trained",
@@ -63,15 +67,18 @@ def medians(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby("method", sort=False)[figures].median().reset_index()
 
 
-def with_ratio(told: pd.DataFrame, rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """`told` with the median over repeats of a method's rows/s over the baseline's in the same repeat."""
-    if not len(rows) or baseline not in set(rows["method"]):
-        return told
-    speeds = rows.pivot(index="repeat", columns="method", values="rows/s")
-    ratios = speeds.div(speeds[baseline], axis=0).median()
+def with_ratio(told: pd.DataFrame, rows: pd.DataFrame, baseline: Callable[[str], str]) -> pd.DataFrame:
+    """`told` with the median over repeats of a method's speeds over its baseline's rows/s in the same repeat."""
     # Work of another kind beside the methods, such as preparing, is no multiple of them.
     other = set(rows.loc[rows["preparing"].notna(), "method"]) if "preparing" in rows else set()
-    told.insert(1, f"× {baseline}", [None if m in other else ratios[m] for m in told["method"]])
+    against = rows.pivot(index="repeat", columns="method", values="rows/s") if len(rows) else rows
+    for place, speed in enumerate((s for s in SPEEDS if s in rows), 1):
+        speeds = rows.pivot(index="repeat", columns="method", values=speed)
+        ratios = [
+            (speeds[m] / against[baseline(m)]).median() if baseline(m) in against and m not in other else None
+            for m in told["method"]
+        ]
+        told.insert(place, f"× baseline's{speed.removeprefix('rows/s')}", ratios)
     return told
 
 

@@ -23,7 +23,7 @@ class Setting:
     rows: int = 1_000_000
     columns: int = 64
     repeats: int = 3
-    epochs: int = 2
+    epochs: int = 3
     peer_python: str = sys.executable
     methods: tuple[str, ...] = ()
     growth_rows: tuple[int, ...] = (200_000, 1_000_000, 5_000_000)

@@ -22,6 +22,13 @@ from benchmarks.speed.setting import Setting, ours, peer
 from benchmarks.speed.training_peers import unexplained
 
 BASELINE = "PyTorch loop, batch 1024"
+LARGE_BASELINE = "PyTorch loop, batch 4096"
+#: What a job chooses from by a trial when it trains for long enough.
+ARITHMETIC: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "32", "compile": False},
+    "bfloat16": {"precision": "bf16", "compile": False},
+    "bfloat16, compiled": {"precision": "bf16", "compile": True},
+}
 SHAPE = {"hidden": [256], "latent_dim": 16}
 PLAIN = SHAPE | {"preset": "plain", "scaling": "standard", "noise": 0}
 #: Rows that Keras learns in batches of 32: all would take most of the benchmark's time.
@@ -62,10 +69,18 @@ class Ground:
         job = self.setting.job(f"prepared-{model}", self.table, PLAIN if model == "plain" else SHAPE)
         return ours(f"preparing, {model}", "prepare", job, self.setting.run_folder(f"prepared-{model}"))
 
-    def ours(self, name: str, model: dict[str, Any], batch: int | str, epochs: int | str) -> Method:
-        """Trains from what is prepared."""
+    def ours(
+        self,
+        name: str,
+        model: dict[str, Any],
+        batch: int | str,
+        epochs: int | str,
+        arithmetic: dict[str, Any] | None = None,
+    ) -> Method:
+        """Trains from what is prepared; what is computed in is left to the job if nothing is said."""
         slug = name.replace(", ", "-").replace(" ", "-")
-        job = self.setting.job(slug, self.table, model, {"batch_size": batch, "max_epochs": epochs})
+        training = {"batch_size": batch, "max_epochs": epochs} | (arithmetic or {})
+        job = self.setting.job(slug, self.table, model, training)
         source = self.plain if model == PLAIN else self.default
         return ours(name, "train", source, job, self.setting.run_folder(slug))
 
@@ -78,15 +93,20 @@ class Ground:
         return peer(name, "training_peers", work, needs, python)
 
 
+def baseline(method: str) -> str:
+    """The loop of the same batch, or the one of 1024."""
+    return LARGE_BASELINE if "batch 4096" in method else BASELINE
+
+
 def measured(setting: Setting) -> Iterator[Measured]:
     """Rows a second, loss after as many rows, memory."""
     ground = Ground.made(setting)
     epochs = setting.epochs
     methods = [
         ground.peer(BASELINE, "torch", 1024, epochs),
-        ground.ours("plain, batch 1024", PLAIN, 1024, epochs),
-        ground.peer("PyTorch loop, batch 4096", "torch", 4096, epochs),
-        ground.ours("plain, batch 4096", PLAIN, 4096, epochs),
+        *(ground.ours(f"plain, batch 1024, {n}", PLAIN, 1024, epochs, a) for n, a in ARITHMETIC.items()),
+        ground.peer(LARGE_BASELINE, "torch", 4096, epochs),
+        *(ground.ours(f"plain, batch 4096, {n}", PLAIN, 4096, epochs, a) for n, a in ARITHMETIC.items()),
         ground.ours("plain, batch auto", PLAIN, "auto", epochs),
         ground.ours("default preset, batch 4096", SHAPE, 4096, epochs),
         ground.peer("Keras fit, batch 1024", "keras", 1024, epochs),
