@@ -25,7 +25,7 @@ CAP = 25.0
 NUM_QUANTILES = 1_001
 #: Where errors and Mahalanobis distances begin to count, and how much one of twice that size then does.
 ORDINARY = 0.99
-WEIGHT = 0.5
+WEIGHT = 0.1
 #: Training rows that the k-nearest distance is measured against.
 KNN_ROWS = 4_096
 

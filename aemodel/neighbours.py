@@ -1,11 +1,12 @@
 """How far a row lies from the training rows, in units of the columns themselves: what no network needs to learn.
 
-The distance to the nearest of a few reference rows, at three scales. Small random samples see what is far from
+The distance to the nearest of a few reference rows, at two scales. Small random samples see what is far from
 everything and are not fooled by strange rows among the references (Sugiyama and Borgwardt, "Rapid distance-based
-outlier detection via sampling", 2013); many references see what is far from its own kind.
+outlier detection via sampling", 2013); many references see what is far from its own kind. Where strange rows are
+among the references, the second sees nothing, and must not outvote the first: it counts by its square, so little
+where it is ordinary and much where it is large.
 
-    coarse   nearest of 32, sum of absolute differences, mean over samples
-    middle   fifth nearest of 256, Euclidean, mean over samples
+    coarse   nearest of 16, sum of absolute differences, mean over samples
     fine     nearest of up to 4,096, Euclidean, of differences that are compressed where they are large
 """
 
@@ -20,8 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-COARSE_ROWS, MIDDLE_ROWS, MIDDLE_RANK, FINE_ROWS = 32, 256, 5, 4_096
-COARSE_SAMPLES, MIDDLE_SAMPLES = 16, 3
+COARSE_ROWS, COARSE_SAMPLES = 16, 16
+LEAST_FINE, MOST_FINE = 256, 4_096
+#: What a fine distance of the usual size counts beside a coarse one. More sees anomalies that training was spared of
+#: better, less those that are among the training rows.
+FINE_WEIGHT = 0.15
+#: Of the distance to training rows in the space of the latents, which is another score: the k-th nearest.
+KTH = 5
 #: References times dimensions that a row is compared with, at most: by absolute differences, and by products.
 COARSE_CELLS, FINE_CELLS = 2**14, 2**17
 #: A number this many standard deviations away is as far as any.
@@ -38,7 +44,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Distances:
-    """`total` (rows,): the mean over scales, each in units of its mean over held-out rows; `offset` (rows,
+    """`total` (rows,): both scales together, each in units of its mean over held-out rows; `offset` (rows,
     dimensions): the squared compressed difference from the nearest reference in each dimension, zeros where rows are
     so wide that they were projected."""
 
@@ -76,12 +82,11 @@ class Units:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Reference rows, float32: `coarse` (samples, 32, dimensions), `middle` (samples, 256, dimensions) and `fine`
-    (rows, dimensions); `usual` (3,) the mean distances of held-out rows."""
+    """Reference rows, float32: `coarse` (samples, 16, dimensions) and `fine` (rows, dimensions); `usual` (2,) the mean
+    distances of held-out rows."""
 
     units: Units
     coarse: np.ndarray
-    middle: np.ndarray
     fine: np.ndarray
     usual: np.ndarray
 
@@ -93,7 +98,8 @@ class Neighbours:
         offset = np.concatenate([offset for _, offset in found])
         if self.units.projection.size:
             offset = np.zeros((len(rows), len(self.units.projection)), np.float32)
-        return Distances((raw / self.usual).mean(axis=1), offset)
+        coarse, fine = (raw / self.usual).T
+        return Distances(coarse + FINE_WEIGHT * fine**2, offset)
 
     def nearest(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray | None:
         """The numbers (rows, num_values) of the fine reference nearest to each row, which `offset` is measured from,
@@ -119,15 +125,13 @@ class Neighbours:
         return _Nearest.among(_compressed(torch.from_numpy(self.fine)))
 
     def _of(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, 3) distances and (rows, dimensions) squared differences from the nearest."""
-        coarse, middle = torch.from_numpy(self.coarse), torch.from_numpy(self.middle)
+        """(rows, 2) distances and (rows, dimensions) squared differences from the nearest."""
+        coarse = torch.from_numpy(self.coarse)
         apart = torch.cdist(rows, coarse.flatten(0, 1), p=1).reshape(len(rows), *coarse.shape[:2])
         near = apart.amin(dim=2).mean(dim=1)
-        between = _euclidean(rows, middle.flatten(0, 1)).reshape(len(rows), *middle.shape[:2])
-        middling = torch.from_numpy(_kth(between.numpy(), MIDDLE_RANK)).mean(dim=1)
         offset = self._compressed_fine.offset(_compressed(rows)).square()
         closest = offset.sum(dim=1).sqrt()
-        return torch.stack([near, middling, closest], dim=1).numpy(), offset.numpy()
+        return torch.stack([near, closest], dim=1).numpy(), offset.numpy()
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class _Nearest:
         return block * BLOCK + within
 
 
-def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = MIDDLE_RANK) -> np.ndarray:
+def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = KTH) -> np.ndarray:
     """float32 (rows,): Euclidean distance to the k-th nearest of the references, or the farthest of fewer."""
     against = torch.from_numpy(np.ascontiguousarray(references, np.float32))
     return np.concatenate([_kth(_euclidean(torch.from_numpy(part), against).numpy(), k) for part in _parts(rows)])
@@ -171,13 +175,12 @@ def fit(numbers: np.ndarray, others: np.ndarray, held_out: tuple[np.ndarray, np.
     references = units(numbers, others)
     rng, dimensions = np.random.default_rng(seed), max(1, references.shape[1])
     samples = int(np.clip(COARSE_CELLS // (COARSE_ROWS * dimensions), 2, COARSE_SAMPLES))
-    fine = int(np.clip(FINE_CELLS // dimensions, MIDDLE_ROWS, FINE_ROWS))
+    fine = int(np.clip(FINE_CELLS // dimensions, LEAST_FINE, MOST_FINE))
     unscaled = Neighbours(
         units,
         np.stack([_drawn(references, COARSE_ROWS, rng) for _ in range(samples)]),
-        np.stack([_drawn(references, MIDDLE_ROWS, rng) for _ in range(MIDDLE_SAMPLES)]),
         _drawn(references, fine, rng),
-        np.ones(3),
+        np.ones(2),
     )
     raw = np.concatenate([unscaled._of(torch.from_numpy(part))[0] for part in _parts(units(*held_out))])
     usual = raw.mean(axis=0, dtype=np.float64)

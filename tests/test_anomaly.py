@@ -102,7 +102,7 @@ def test_a_row_that_is_reconstructed_well_but_lies_where_no_row_lies_is_strange(
     latents = HELD_OUT.latent_mean + np.array([[0, 0, 0], [60, -60, 60]])
     near, far = HELD_OUT.rank(HELD_OUT.score(ordinary(2, features=latents)))
     assert near < 0.7
-    assert far == 1
+    assert far > 0.995
 
 
 def test_whitened_features_measure_mahalanobis_distances() -> None:

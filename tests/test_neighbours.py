@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aemodel import neighbours
-from aemodel.neighbours import FARTHEST, PROJECTED, Neighbours, kth_distance
+from aemodel.neighbours import FARTHEST, FINE_WEIGHT, PROJECTED, Neighbours, kth_distance
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(600, 3)) * [1, 10, 100]
@@ -26,10 +27,13 @@ def test_the_nearest_row_is_given_in_units_of_the_numbers_themselves() -> None:
     assert neighbours.fit(wide, others, (wide, others)).nearest(wide, others) is None
 
 
-def test_held_out_rows_lie_at_a_distance_of_one_on_average() -> None:
+def test_held_out_rows_lie_at_a_distance_of_one_on_average_at_either_scale() -> None:
     fresh = RNG.normal(size=(3_000, 3)) * [1, 10, 100], RNG.normal(size=(3_000, 2)).astype(np.float32)
     known = neighbours.fit(NUMBERS, OTHERS, fresh)
-    assert known.distances(*fresh).total.mean() == pytest.approx(1, abs=1e-6)
+    scales = known._of(torch.from_numpy(known.units(*fresh)))[0] / known.usual
+    np.testing.assert_allclose(scales.mean(axis=0), 1, rtol=1e-5)
+    total = known.distances(*fresh).total
+    np.testing.assert_allclose(total, scales[:, 0] + FINE_WEIGHT * scales[:, 1] ** 2, rtol=1e-5)
 
 
 def test_the_farther_away_the_larger_in_units_of_each_column() -> None:
