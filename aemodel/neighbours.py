@@ -2,11 +2,12 @@
 
 The distance to the nearest of a few reference rows, at two scales. Small random samples see what is far from
 everything and are not fooled by strange rows among the references (Sugiyama and Borgwardt, "Rapid distance-based
-outlier detection via sampling", 2013); many references see what is far from its own kind. Where strange rows are
+outlier detection via sampling", 2013), each in a few dimensions drawn at random (Lazarevic and Kumar, "Feature bagging
+for outlier detection", 2005); many references see what is far from its own kind. Where strange rows are
 among the references, the second sees nothing, and must not outvote the first: it counts by its square, so little
 where it is ordinary and much where it is large.
 
-    coarse   nearest of 16, sum of absolute differences, mean over samples
+    coarse   nearest of 16, sum of absolute differences in 16 dimensions, mean over samples
     fine     nearest of up to 4,096, Euclidean, of differences that are compressed where they are large
 """
 
@@ -21,15 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-COARSE_ROWS, COARSE_SAMPLES = 16, 16
+COARSE_ROWS, COARSE_DIMENSIONS, COARSE_SAMPLES = 16, 16, 32
 LEAST_FINE, MOST_FINE = 256, 4_096
 #: What a fine distance of the usual size counts beside a coarse one. More sees anomalies that training was spared of
 #: better, less those that are among the training rows.
 FINE_WEIGHT = 0.15
 #: Of the distance to training rows in the space of the latents, which is another score: the k-th nearest.
 KTH = 5
-#: References times dimensions that a row is compared with, at most: by absolute differences, and by products.
-COARSE_CELLS, FINE_CELLS = 2**14, 2**17
+#: References times dimensions that a row is compared with at the fine scale, at most.
+FINE_CELLS = 2**16
 #: A number this many standard deviations away is as far as any.
 FARTHEST = 20.0
 #: Wider rows are projected to this many dimensions at random, which keeps distances (Johnson and Lindenstrauss, 1984).
@@ -37,7 +38,7 @@ PROJECTED = 256
 #: The least that a scale's usual distance is taken to be, as a share of the largest scale's.
 LEAST_USUAL = 0.05
 #: Rows compared at once: enough for the processor, few enough for memory.
-CHUNK = 4_096
+CHUNK = 1_024
 #: References among which the nearest is looked for at once.
 BLOCK = 64
 
@@ -82,10 +83,11 @@ class Units:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Reference rows, float32: `coarse` (samples, 16, dimensions) and `fine` (rows, dimensions); `usual` (2,) the mean
-    distances of held-out rows."""
+    """Reference rows, float32: `coarse` (samples, 16, up to 16), in the dimensions `seen` (samples, up to 16) alone;
+    `fine` (rows, dimensions). `usual` (2,): the mean distances of held-out rows."""
 
     units: Units
+    seen: np.ndarray
     coarse: np.ndarray
     fine: np.ndarray
     usual: np.ndarray
@@ -126,9 +128,8 @@ class Neighbours:
 
     def _of(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(rows, 2) distances and (rows, dimensions) squared differences from the nearest."""
-        coarse = torch.from_numpy(self.coarse)
-        apart = torch.cdist(rows, coarse.flatten(0, 1), p=1).reshape(len(rows), *coarse.shape[:2])
-        near = apart.amin(dim=2).mean(dim=1)
+        parts = rows.T[torch.from_numpy(self.seen)].transpose(1, 2)  # (samples, rows, up to 16)
+        near = torch.cdist(parts, torch.from_numpy(self.coarse), p=1).amin(dim=2).mean(dim=0)
         offset = self._compressed_fine.offset(_compressed(rows)).square()
         closest = offset.sum(dim=1).sqrt()
         return torch.stack([near, closest], dim=1).numpy(), offset.numpy()
@@ -174,11 +175,12 @@ def fit(numbers: np.ndarray, others: np.ndarray, held_out: tuple[np.ndarray, np.
     units = Units.of(numbers, others, seed)
     references = units(numbers, others)
     rng, dimensions = np.random.default_rng(seed), max(1, references.shape[1])
-    samples = int(np.clip(COARSE_CELLS // (COARSE_ROWS * dimensions), 2, COARSE_SAMPLES))
     fine = int(np.clip(FINE_CELLS // dimensions, LEAST_FINE, MOST_FINE))
+    seen = np.stack([rng.permutation(references.shape[1])[:COARSE_DIMENSIONS] for _ in range(COARSE_SAMPLES)])
     unscaled = Neighbours(
         units,
-        np.stack([_drawn(references, COARSE_ROWS, rng) for _ in range(samples)]),
+        seen,
+        np.stack([_drawn(references, COARSE_ROWS, rng)[:, columns] for columns in seen]),
         _drawn(references, fine, rng),
         np.ones(2),
     )
