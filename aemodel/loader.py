@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from aemodel.errors import TrainingError
 from aemodel.layout import EncodedRows
@@ -20,6 +21,8 @@ from aemodel.split import Place, Split
 from aemodel.transform import Transform
 
 STATE_VERSION = 1
+#: Of a device's free memory, what training rows may take.
+DEVICE_SHARE = 0.5
 
 
 class EncodedRowGroups:
@@ -57,6 +60,49 @@ class EncodedRowGroups:
         return rows
 
 
+Gather = Callable[[Window], Batch]
+
+
+class OnHost:
+    """Gathers windows in memory. Another `device` gets them copied from pinned memory while the last one is used."""
+
+    def __init__(self, read: Callable[[TrainingGroup], EncodedRows], device: torch.device | None = None) -> None:
+        self.read, self.device = read, device or torch.device("cpu")
+
+    def __call__(self, window: Window) -> Batch:
+        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
+        batch = Batch.of(EncodedRows.concatenated(parts)[window.order()])
+        return batch if self.device.type == "cpu" else batch.pinned().to(self.device, non_blocking=True)
+
+
+class OnDevice:
+    """Holds all training rows on a device, each row group once it was asked for, and gathers windows there."""
+
+    def __init__(self, read: Callable[[TrainingGroup], EncodedRows], device: torch.device) -> None:
+        self.read, self.device = read, device
+        self._groups: dict[TrainingGroup, Batch] = {}
+
+    def __call__(self, window: Window) -> Batch:
+        parts = [self._group(e.group)[e.start : e.stop] for e in window.extents]
+        return Batch.concatenated(*parts)[torch.from_numpy(window.order()).to(self.device)]
+
+    def _group(self, group: TrainingGroup) -> Batch:
+        if group not in self._groups:
+            self._groups[group] = Batch.of(self.read(group)).to(self.device)
+        return self._groups[group]
+
+
+def gather_on(
+    device: torch.device, plan: Plan, read: Callable[[TrainingGroup], EncodedRows], row_bytes: int
+) -> OnHost | OnDevice:
+    """How windows are gathered for steps on a device: there, where its free memory holds all rows that a rank may meet
+    beside the training itself."""
+    if device.type == "cpu":
+        return OnHost(read)
+    free, _ = torch.cuda.mem_get_info(device)
+    return (OnDevice if plan.num_rows * row_bytes <= DEVICE_SHARE * free else OnHost)(read, device)
+
+
 class TrainingLoader:
     """An iterable that Lightning can resume: each `iter` is one epoch of `len` batches for one rank.
 
@@ -64,8 +110,8 @@ class TrainingLoader:
     rows) is refused, because it would read some rows twice and others never.
     """
 
-    def __init__(self, plan: Plan, rank: int, read: Callable[[TrainingGroup], EncodedRows]) -> None:
-        self.plan, self.rank, self.read = plan, rank, read
+    def __init__(self, plan: Plan, rank: int, gather: Gather) -> None:
+        self.plan, self.rank, self.gather = plan, rank, gather
         self.epoch, self.step = 0, 0
 
     def __len__(self) -> int:
@@ -87,20 +133,16 @@ class TrainingLoader:
                 waiting.append(window)
             else:
                 done += window.steps
-        following: Future[EncodedRows] | None = reader.submit(self._window, waiting[0]) if waiting else None
+        following: Future[Batch] | None = reader.submit(self.gather, waiting[0]) if waiting else None
         for index, window in enumerate(waiting):
             assert following is not None
             rows = following.result()
             last = index + 1 == len(waiting)
-            following = None if last else reader.submit(self._window, waiting[index + 1])
+            following = None if last else reader.submit(self.gather, waiting[index + 1])
             for step in range(self.step - done, window.steps):
                 self.step += 1
-                yield Batch.of(rows[step * size : (step + 1) * size])
+                yield rows[step * size : (step + 1) * size]
             done += window.steps
-
-    def _window(self, window: Window) -> EncodedRows:
-        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
-        return EncodedRows.concatenated(parts)[window.order()]
 
     def state_dict(self) -> dict[str, Any]:
         return {"version": STATE_VERSION, "epoch": self.epoch, "step": self.step, "plan": self._plan_state()}

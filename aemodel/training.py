@@ -6,6 +6,7 @@ One code path for a CPU, one GPU and many ranks: torchrun starts the ranks, the 
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -73,6 +74,12 @@ class ArithmeticChoice(Callback):
         parameters = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
         work = 6.0 * parameters * size * trainer.world_size * learner.schedule.total_steps
         return chosen(self.job, work, learner.schedule.total_steps, device.type == "cuda", trial)
+
+
+def device() -> torch.device:
+    """Where this rank trains."""
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
 
 
 def fit(

@@ -28,7 +28,7 @@ from aemodel.frame import Frame
 from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
 from aemodel.learner import Learner, Teacher
-from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
+from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader, gather_on
 from aemodel.model import Autoencoder, Batch, build, reconstruct
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
@@ -67,10 +67,11 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     learner = Learner(model, layout, model_job, planned, job.training, teacher)
     cache = RowCache.on_disk(folder / "cache", layout, job.training.cache_disk_share, devices)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
+    gather = gather_on(training.device(), plan, read, 4 * (layout.num_values + layout.num_codes))
     try:
         result = training.fit(
             learner,
-            TrainingLoader(plan, rank, read),
+            TrainingLoader(plan, rank, gather),
             HeldOutLoader(held_out, rank, world_size),
             job.training,
             folder,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aemodel.config import Job
 from aemodel.errors import SnapshotChanged, TrainingError
 from aemodel.layout import EncodedRows
-from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
+from aemodel.loader import DEVICE_SHARE, EncodedRowGroups, HeldOutLoader, OnDevice, OnHost, TrainingLoader, gather_on
 from aemodel.model import Batch
 from aemodel.plan import Plan, TrainingGroup, Window, plan_for
 from aemodel.prepared import Prepared, prepare, table_schema
@@ -58,7 +58,7 @@ def equal(a: list[Batch], b: list[Batch]) -> bool:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_the_ranks_together_read_the_plan_s_rows_once_each(world_size: int) -> None:
     plan = small(world_size)
-    epochs = [list(TrainingLoader(plan, rank, named_rows)) for rank in range(world_size)]
+    epochs = [list(TrainingLoader(plan, rank, OnHost(named_rows))) for rank in range(world_size)]
     assert {len(e) for e in epochs} == {plan.steps}
     found = [place for epoch in epochs for place in places(epoch)]
     expected = {
@@ -73,14 +73,14 @@ def test_the_ranks_together_read_the_plan_s_rows_once_each(world_size: int) -> N
 
 
 def test_every_batch_is_whole_and_the_length_is_their_count() -> None:
-    loader = TrainingLoader(small(2), 0, named_rows)
+    loader = TrainingLoader(small(2), 0, OnHost(named_rows))
     batches = list(loader)
     assert len(batches) == len(loader) > 4
     assert {len(b.values) for b in batches} == {16}
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
-    loader = TrainingLoader(small(), 0, named_rows)
+    loader = TrainingLoader(small(), 0, OnHost(named_rows))
     first, second = places(list(loader)), places(list(loader))
     assert loader.epoch == 1
     assert first != second
@@ -90,7 +90,7 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
 def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, step: int, epoch: int) -> None:
     plan = small(world_size, batch_size=10)
     rank = world_size - 1
-    whole = TrainingLoader(plan, rank, named_rows)
+    whole = TrainingLoader(plan, rank, OnHost(named_rows))
     for _ in range(epoch):
         list(whole)
     batches, states = [], [whole.state_dict()]
@@ -99,7 +99,7 @@ def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, st
         states.append(whole.state_dict())
     following = list(whole)
     step = min(step, len(batches))
-    resumed = TrainingLoader(plan, rank, named_rows)
+    resumed = TrainingLoader(plan, rank, OnHost(named_rows))
     resumed.load_state_dict(json.loads(json.dumps(states[step])))
     if step < len(batches):
         assert equal(list(resumed), batches[step:])
@@ -108,7 +108,7 @@ def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, st
 
 def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:
     plan = small(batch_size=10)
-    loader = TrainingLoader(plan, 0, named_rows)
+    loader = TrainingLoader(plan, 0, OnHost(named_rows))
     loader.load_state_dict({**loader.state_dict(), "step": plan.steps - 1})
     asked: list[TrainingGroup] = []
 
@@ -116,7 +116,7 @@ def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:
         asked.append(group)
         return named_rows(group)
 
-    loader.read = read
+    loader.gather = OnHost(read)
     assert len(list(loader)) == 1
     assert set(asked) == {e.group for e in plan.windows(0, 0)[-1].extents}
 
@@ -127,15 +127,15 @@ def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:
     ids=["world size", "batch size", "seed", "rows"],
 )
 def test_the_state_of_another_plan_is_refused_with_the_remedy(other: Plan) -> None:
-    loader = TrainingLoader(small(), 0, named_rows)
+    loader = TrainingLoader(small(), 0, OnHost(named_rows))
     with pytest.raises(TrainingError, match=r"does not fit this run .*: resume with the same devices and batch size"):
-        loader.load_state_dict(TrainingLoader(other, 0, named_rows).state_dict())
+        loader.load_state_dict(TrainingLoader(other, 0, OnHost(named_rows)).state_dict())
     assert (loader.epoch, loader.step) == (0, 0)
 
 
 @pytest.mark.parametrize("altered", [{"version": 0}, {"plan": None}])
 def test_a_state_of_another_format_is_refused(altered: dict[str, Any]) -> None:
-    loader = TrainingLoader(small(), 0, named_rows)
+    loader = TrainingLoader(small(), 0, OnHost(named_rows))
     with pytest.raises(TrainingError, match="remove the run's checkpoints folder to start anew"):
         loader.load_state_dict({**loader.state_dict(), "step": 3, **altered})
     assert loader.step == 0
@@ -161,7 +161,7 @@ def test_the_rows_are_the_same_with_a_cache_that_holds_none_some_or_all(
     for size in (0, 10_000, 2**30):
         cache = RowCache(tmp_path, mixed_prepared.transform.layout, size)
         read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, cache)
-        loader = TrainingLoader(plan, 1, read)
+        loader = TrainingLoader(plan, 1, OnHost(read))
         epochs.append([*loader, *loader])
     assert equal(epochs[0], epochs[1]) and equal(epochs[0], epochs[2])
 
@@ -181,6 +181,38 @@ def test_a_row_group_that_is_kept_is_not_decoded_again_by_any_rank(
         np.testing.assert_array_equal(again.codes, rows.codes)
 
 
+def test_rows_that_a_device_holds_are_gathered_like_those_in_memory(
+    mixed_snapshot: Snapshot, mixed_prepared: Prepared
+) -> None:
+    plan = plan_for(mixed_prepared.groups, 2, 16, 0)
+    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
+    host, device = (TrainingLoader(plan, 1, g) for g in (OnHost(read), OnDevice(read, torch.device("cpu"))))
+    assert equal([*host, *host], [*device, *device])
+
+
+def test_a_device_reads_each_row_group_once() -> None:
+    asked: list[TrainingGroup] = []
+
+    def read(group: TrainingGroup) -> EncodedRows:
+        asked.append(group)
+        return named_rows(group)
+
+    loader = TrainingLoader(small(), 0, OnDevice(read, torch.device("cpu")))
+    for _ in range(3):
+        list(loader)
+    assert len(asked) == len(set(asked)) == sum(g.rows > 0 for g in GROUPS)
+
+
+@pytest.mark.parametrize(("free", "kind"), [(214 * 12 / DEVICE_SHARE, OnDevice), (214 * 12 / DEVICE_SHARE - 8, OnHost)])
+def test_a_device_holds_the_rows_where_its_memory_does(
+    free: float, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free), 0))
+    assert small().num_rows == 214
+    assert isinstance(gather_on(torch.device("cuda", 0), small(), named_rows, 12), kind)
+    assert isinstance(gather_on(torch.device("cpu"), small(), named_rows, 12), OnHost)
+
+
 def test_a_file_that_changes_during_an_epoch_ends_it_with_its_name(tmp_path: Path, mixed_job: Job) -> None:
     path = tables.write(tables.mixed(), tmp_path / "data" / "a.parquet")
     snapshot = open_snapshot(str(path))
@@ -188,7 +220,7 @@ def test_a_file_that_changes_during_an_epoch_ends_it_with_its_name(tmp_path: Pat
     tables.write(tables.mixed(310), path)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
     with pytest.raises(SnapshotChanged, match=r"a\.parquet"):
-        list(TrainingLoader(plan_for(prepared.groups, 1, 16, 0), 0, read))
+        list(TrainingLoader(plan_for(prepared.groups, 1, 16, 0), 0, OnHost(read)))
 
 
 @given(st.integers(0, 50), st.integers(1, 5), st.integers(1, 20))

@@ -12,7 +12,7 @@ from aemodel.arithmetic import Arithmetic
 from aemodel.config import Job, TrainingJob
 from aemodel.errors import TrainingDiverged
 from aemodel.learner import Learner
-from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader
+from aemodel.loader import EncodedRowGroups, HeldOutLoader, OnHost, TrainingLoader
 from aemodel.model import build
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
@@ -40,7 +40,7 @@ def _fit(
             next(model.parameters()).fill_(float("inf"))
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
     held_out = HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1)
-    return fit(learner, TrainingLoader(plan, 0, read), held_out, training, folder, 1), learner
+    return fit(learner, TrainingLoader(plan, 0, OnHost(read)), held_out, training, folder, 1), learner
 
 
 def test_it_ends_at_least_as_good_as_it_began_and_keeps_the_best(

@@ -35,6 +35,10 @@ class Batch:
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         return Batch(self.values[rows], self.codes[rows], self.complete)
 
+    def pinned(self) -> Batch:
+        """In memory that a device can read by itself."""
+        return Batch(self.values.pin_memory(), self.codes.pin_memory(), self.complete)
+
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         values = self.values.to(device, non_blocking=non_blocking)
         return Batch(values, self.codes.to(device, non_blocking=non_blocking), self.complete)
