@@ -84,8 +84,8 @@ def calibrated(
 @torch.inference_mode()
 def _parts(model: Autoencoder, transform: Transform, rows: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
     """Rows as distances are measured in: numbers without their curve, and the rest of the linear space."""
-    x, _ = model.linear(Batch.of(rows))
-    return transform.numbers(rows), x[:, rows.values.shape[1] :].numpy()
+    x, _ = model.linear(Batch.of(rows).to(model.device))
+    return transform.numbers(rows), x[:, rows.values.shape[1] :].cpu().numpy()
 
 
 @torch.inference_mode()
@@ -93,10 +93,10 @@ def evidence_of(
     model: Autoencoder, transform: Transform, near: Neighbours, rows: EncodedRows
 ) -> tuple[Evidence, Tensor]:
     """`Bundle.evidence`, before there is a bundle."""
-    by_column, z, x = model.squared_errors(Batch.of(rows))
-    features, column_of = model.features(z).numpy(), model.column_of.numpy()
-    numbers, others = transform.numbers(rows), x[:, rows.values.shape[1] :].numpy()
-    return evidence(by_column.numpy(), features, near, numbers, others, column_of), z
+    by_column, z, x = model.squared_errors(Batch.of(rows).to(model.device))
+    features, column_of = model.features(z).cpu().numpy(), model.column_of.cpu().numpy()
+    numbers, others = transform.numbers(rows), x[:, rows.values.shape[1] :].cpu().numpy()
+    return evidence(by_column.cpu().numpy(), features, near, numbers, others, column_of), z
 
 
 def save(bundle: Bundle, folder: Path) -> None:

@@ -18,6 +18,8 @@ from aemodel.layout import EncodedRows
 EXPLAINED_RANK = 0.99
 #: Columns of a strange row that are looked at for reasons: some hold what was expected and explain nothing.
 CANDIDATES = 3 * NUM_REASONS
+#: Significant digits of an expected number, which is not meant to be exact.
+EXPECTED_DIGITS = 4
 
 
 def explained(
@@ -34,7 +36,7 @@ def explained(
     expectations = _Expectations.of(bundle, batch, rows, z, strange)
     for place, row in enumerate(strange):
         cells = [expectations.cell(place, int(row), int(column)) for column in candidates[place] if column >= 0]
-        telling = [cell for cell in cells if cell.held != cell.expected] or cells[:1]
+        telling = [cell for cell in cells if not cell.as_expected] or cells[:1]
         reasons[row] = -1
         for reason, cell in enumerate(telling[:NUM_REASONS]):
             reasons[row, reason] = cell.column
@@ -47,6 +49,7 @@ class _Cell:
     column: int
     held: str
     expected: str
+    as_expected: bool
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class _Expectations:
         cls, bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, z: torch.Tensor, strange: np.ndarray
     ) -> _Expectations:
         transform = bundle.transform
-        decoded = transform.invert(bundle.model.decode(z[strange]).float().numpy())
+        decoded = transform.invert(bundle.model.decode(z[strange]).float().cpu().numpy())
         near = bundle.nearest_numbers(rows[strange])
         held = dict(zip(batch.schema.names, batch.columns, strict=True))
         return cls(bundle, held, decoded, {} if near is None else transform.original(near))
@@ -74,15 +77,16 @@ class _Expectations:
         expected, as the number deviates from that."""
         named = self.bundle.transform.columns[column].column
         whole = named.type.startswith(("int", "uint"))
-        held = as_text(self.held[named.name][row]) if named.name in self.held else "missing"
-        expected = as_text(self.decoded.column(column)[place], whole)
-        if held == expected and named.name in self.nearest:
-            expected = as_text(self.nearest[named.name][place], whole)
-        return _Cell(column, held, expected)
+        held = self.held[named.name][row] if named.name in self.held else pa.scalar(None)
+        rounded = as_text(held, whole, EXPECTED_DIGITS)
+        expected = as_text(self.decoded.column(column)[place], whole, EXPECTED_DIGITS)
+        if rounded == expected and named.name in self.nearest:
+            expected = as_text(self.nearest[named.name][place], whole, EXPECTED_DIGITS)
+        return _Cell(column, as_text(held), expected, rounded == expected)
 
 
-def as_text(value: pa.Scalar, whole: bool = False) -> str:
-    """A cell for people, at most 60 characters; `whole` rounds a number."""
+def as_text(value: pa.Scalar, whole: bool = False, digits: int = 6) -> str:
+    """A cell for people, at most 60 characters; `whole` rounds a number, others have so many significant `digits`."""
     try:
         cell = value.as_py()
     except Exception:  # a moment beyond Python's datetime, an unknown zone: a text for people may not end a run
@@ -90,7 +94,7 @@ def as_text(value: pa.Scalar, whole: bool = False) -> str:
     if cell is None or cell != cell:
         return "missing"
     if isinstance(cell, float):
-        return f"{cell:.0f}" if whole else f"{cell:.6g}"
+        return f"{cell:.0f}" if whole else f"{cell:.{digits}g}"
     if isinstance(cell, list) and all(isinstance(v, int | float) for v in cell):
         return "[" + ", ".join(f"{v:.3g}" for v in cell[:4]) + (", …]" if len(cell) > 4 else "]")
     text = cell.isoformat(" ", "seconds") if isinstance(cell, datetime) else str(cell)

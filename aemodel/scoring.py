@@ -62,6 +62,8 @@ class Scorer:
     ) -> None:
         """Without `membership` nothing is said of which rows were trained on, whatever the job asks."""
         self.bundle, self.version, self.membership = bundle, version, membership
+        if torch.cuda.is_available():  # the network; distances and all that is text stay with the processor
+            bundle.model.cuda()
         output = output.model_copy(update={"in_training": output.in_training and membership is not None})
         self.columns = columns_of(output, bundle.job, bundle.model.latent_dim, bundle.transform.layout.width)
         self.lineage = {
@@ -82,7 +84,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        rows = self.bundle.transform.apply(batch)
+        rows, model = self.bundle.transform.apply(batch), self.bundle.model
         numbers: list[pa.Array] = []
         texts: list[pa.Array] = []
         if self.columns.anomaly:
@@ -96,9 +98,10 @@ class Scorer:
             texts = [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
             texts += [pa.array(column, pa.string()) for column in told.T]
         else:
-            features = self.bundle.model.encode(Batch.of(rows)).numpy()
+            features = model.encode(Batch.of(rows).to(model.device)).cpu().numpy()
         if self.columns.hidden:
-            numbers = _columns_of(self.bundle.model.hidden_layers(Batch.of(rows)).float().numpy()) + numbers
+            hidden = model.hidden_layers(Batch.of(rows).to(model.device)).float().cpu().numpy()
+            numbers = _columns_of(hidden) + numbers
         if self.columns.knn:
             numbers.append(pa.array(self.bundle.calibration.knn(features)))
         texts.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))

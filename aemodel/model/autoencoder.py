@@ -76,6 +76,11 @@ class Autoencoder(nn.Module, ABC):
         """Latents (rows, latent_dim) to a reconstruction in the linear space (rows, width)."""
 
     @property
+    def device(self) -> torch.device:
+        """Where batches must lie."""
+        return self.column_of.device
+
+    @property
     def linear_axes(self) -> Tensor | None:
         """(width, latent_dim): what a latent adds up from x in a straight line; None where it has no such part."""
         return None
