@@ -70,7 +70,7 @@ class Learner(pl.LightningModule):
         self.noise = SwapNoise(layout, job.effective_noise)
         self.preset, self.schedule = job.preset, schedule
         self.seed, self.trim = training.seed, training.trim
-        self.rate = LEARNING_RATE.get(job.preset, 1e-3)
+        self.rate = LEARNING_RATE.get(job.preset, 1e-3) * schedule.rate_factor
         self.exact_loss = _loss_of(model, job.nested)
         self.compute_in(Arithmetic())
         self._held_out: list[Tensor] = []

@@ -10,17 +10,20 @@ from aemodel.config import TrainingJob
 #: Optimiser steps that `max_epochs: auto` aims at; measured on the benchmark tables, more add little.
 TARGET_STEPS = 1_500
 MAX_AUTO_EPOCHS = 200
+#: The largest batch that the learning rates were tuned with, and the largest that is chosen for large tables.
+TUNED_BATCH, LARGEST_BATCH = 1_024, 4_096
 WARM_UP_STEPS = 100
 STEPS_PER_CHECK = 100
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`batch_size` is one rank's."""
+    """`batch_size` is one rank's; the learning rate is multiplied by `rate_factor`."""
 
     batch_size: int
     steps_per_epoch: int
     max_epochs: int
+    rate_factor: float = 1.0
 
     @property
     def total_steps(self) -> int:
@@ -38,17 +41,26 @@ class Schedule:
 
 
 def global_batch_size(job: TrainingJob, rows: int, width: int) -> int:
-    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024.
+    """The rows of one optimiser step over all ranks. Auto: a power of two near rows / 200, from 64 to 1024; up to 4096
+    where one epoch has TARGET_STEPS all the same.
 
     Rows of many dimensions are fewer than their width asks for: near width / 3, up to 256, where rows / 10 allow it.
     """
     if job.batch_size != "auto":
         return job.batch_size
     wanted = max(rows / 200, min(width / 3, 256, rows / 10))
-    return int(min(1024, max(64, 2 ** round(math.log2(max(1, wanted))))))
+    tuned = min(TUNED_BATCH, max(64, 2 ** round(math.log2(max(1, wanted)))))
+    spared = 2 ** int(math.log2(max(1, rows // TARGET_STEPS)))
+    return int(max(tuned, min(LARGEST_BATCH, spared)))
 
 
-def schedule_for(job: TrainingJob, batch_size: int, steps_per_epoch: int) -> Schedule:
-    """Epochs as the job says, or enough of them for TARGET_STEPS."""
+def schedule_for(job: TrainingJob, batch_size: int, steps_per_epoch: int, world_size: int = 1) -> Schedule:
+    """Epochs as the job says, or enough of them for TARGET_STEPS.
+
+    A batch that was chosen, and is larger than the learning rates were tuned with, has the rate raised by the square
+    root of how much, as suits Adam (Malladi et al., "On the SDEs and scaling rules for adaptive gradient
+    algorithms", 2022).
+    """
     auto = min(MAX_AUTO_EPOCHS, -(-TARGET_STEPS // steps_per_epoch))
-    return Schedule(batch_size, steps_per_epoch, auto if job.max_epochs == "auto" else job.max_epochs)
+    factor = math.sqrt(max(1.0, batch_size * world_size / TUNED_BATCH)) if job.batch_size == "auto" else 1.0
+    return Schedule(batch_size, steps_per_epoch, auto if job.max_epochs == "auto" else job.max_epochs, factor)

@@ -63,7 +63,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     teacher = champion.teacher(model, prepared.transform) if champion and champion.goes_on else None
     batch_size = -(-schedule.global_batch_size(job.training, prepared.num_training, layout.width) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
-    planned = schedule.schedule_for(job.training, plan.batch_size, plan.steps)
+    planned = schedule.schedule_for(job.training, plan.batch_size, plan.steps, world_size)
     learner = Learner(model, layout, model_job, planned, job.training, teacher)
     cache = RowCache.on_disk(folder / "cache", layout, job.training.cache_disk_share, devices)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
