@@ -48,8 +48,8 @@ PARENT_BYTES, RANK_BYTES = 560 * MEGABYTE, 600 * MEGABYTE
 SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
 #: Of a scored row that waits to be written, by latent: two copies.
 SCORED_BYTES = 8
-#: Copies of a window's encoded rows: the row group, the window, the shuffled window, and the next one.
-WINDOW_COPIES = 3
+#: Windows of encoded rows: the one in use, and the next one.
+WINDOW_COPIES = 2
 #: Weights, gradients, two moments, moving average, best and starting weights.
 WEIGHT_COPIES = 7
 
