@@ -1,4 +1,4 @@
-"""Starts the ranks of a worker under torchrun, passes on what they say, and ends them all whatever happens."""
+"""Starts a worker, under torchrun if it has several ranks, passes on what it says, and ends it whatever happens."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 15
 #: A port that is taken when torchrun binds it, and the like: worth another try, but not for ever.
 ATTEMPTS = 3
+
+#: What a rank without others is told, whatever this process was told by a launcher of its own.
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 
 Event = dict[str, Any]
 
@@ -90,8 +93,9 @@ def _attempt(folder: Path, devices: int, on_events: Callable[[list[Event]], None
 
 
 def _command(folder: Path, devices: int) -> list[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    return [*torchrun, "-m", "aemodel.worker", str(folder)]
+    # torchrun takes 150 MB and two seconds for itself, and one rank has nobody to meet.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"] if devices > 1 else []
+    return [sys.executable, *torchrun, "-m", "aemodel.worker", str(folder)]
 
 
 def _environment(devices: int) -> dict[str, str]:
@@ -99,6 +103,7 @@ def _environment(devices: int) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": threads,
         **os.environ,
+        **(ALONE if devices == 1 else {}),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS),
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])),

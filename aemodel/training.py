@@ -1,6 +1,6 @@
 """Lightning around a learner: what its steps are computed in, best weights, checkpoints, the result.
 
-One code path for a CPU, one GPU and many ranks: torchrun starts the ranks, the environment says who is who.
+One code path for a CPU, one GPU and many ranks: torchrun starts several ranks, the environment says who is who.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
@@ -110,6 +111,8 @@ def fit(
         devices=devices,
         num_nodes=max(1, plan.world_size // devices),
         strategy="ddp" if plan.world_size > 1 else "auto",
+        # One rank is alone even where the environment is that of a cluster's job with many tasks.
+        plugins=[] if plan.world_size > 1 else [LightningEnvironment()],
         max_epochs=schedule.max_epochs,
         check_val_every_n_epoch=schedule.check_epochs,
         callbacks=[

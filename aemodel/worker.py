@@ -1,5 +1,6 @@
-"""What torchrun starts, once a rank: a prepared run folder in, `bundle/` and `result.json` out.
+"""What trains, a process a rank: a prepared run folder in, `bundle/` and `result.json` out.
 
+    python -m aemodel.worker RUN_FOLDER
     python -m torch.distributed.run --nproc-per-node 2 -m aemodel.worker RUN_FOLDER
 
 Knows neither Prefect nor MLflow. An error meant for a person is left in `error.json` for the parent.

@@ -33,6 +33,16 @@ def ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return programmed
 
 
+def test_one_rank_is_started_without_a_launcher_and_is_told_that_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert launch._command(Path("run"), 1) == [sys.executable, "-m", "aemodel.worker", "run"]
+    assert "torch.distributed.run" in launch._command(Path("run"), 2)
+    told = launch._environment(1)
+    assert [told[n] for n in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")] == ["0", "0", "1", "1"]
+    assert launch._environment(2)["RANK"] == "3", "torchrun tells the ranks who they are"
+
+
 def test_events_are_heard_in_order_and_all_of_them(ranks) -> None:
     run = ranks(
         "with open(folder / 'metrics.jsonl', 'a') as f:\n"

@@ -89,7 +89,7 @@ def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> 
 
 
 def train(run: PreparedRun, job: Job, work: Path) -> TrainedRun:
-    """Train under torchrun, or take up a cut-short training, or find it done. Metrics go to MLflow as they come."""
+    """Train in processes of their own, or go on, or find it done. Metrics go to MLflow as they come."""
     folder = Path(run.folder)
     with locked(folder):
         if not (folder / "result.json").exists():
