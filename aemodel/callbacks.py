@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import statistics
 import time
 from contextlib import nullcontext
 from functools import cached_property
@@ -20,7 +21,7 @@ from torch import Tensor
 from aemodel.errors import TrainingDiverged
 
 #: Steps by which a number of threads is judged, and the seconds between two trials.
-TRIAL_STEPS = 4
+TRIAL_STEPS = 8
 TRIAL_INTERVAL = 5.0
 
 
@@ -93,28 +94,31 @@ class Threads(Callback):
         self.choices = sorted({most, max(1, most // 2), 1}, reverse=True)
         self._untried: list[int] = []
         self._seconds: dict[int, float] = {}
-        self._left, self._since, self._due = 0, 0.0, 0.0
+        self._steps: list[float] | None = None
+        self._since, self._due = 0.0, 0.0
 
     def on_train_batch_end(self, *_: Any) -> None:
         now = time.perf_counter()
-        if self._left == 0:
+        if self._steps is None:
             if len(self.choices) > 1 and now >= self._due:
                 self._untried, self._seconds = list(self.choices), {}
                 self._try_next(now)
             return
-        self._left -= 1
-        if self._left:
+        self._steps.append(now - self._since)
+        self._since = now
+        if len(self._steps) < TRIAL_STEPS:
             return
-        self._seconds[torch.get_num_threads()] = now - self._since
+        # The median: a compiled step is compiled anew for a number of threads that it has not met.
+        self._seconds[torch.get_num_threads()] = statistics.median(self._steps)
         if self._untried:
             self._try_next(now)
         else:
             torch.set_num_threads(min(self._seconds, key=lambda choice: self._seconds[choice]))
-            self._due = now + TRIAL_INTERVAL
+            self._steps, self._due = None, now + TRIAL_INTERVAL
 
     def _try_next(self, now: float) -> None:
         torch.set_num_threads(self._untried.pop(0))
-        self._left, self._since = TRIAL_STEPS, now
+        self._steps, self._since = [], now
 
 
 class Unprofiled(Profiler):

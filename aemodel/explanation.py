@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -33,56 +32,51 @@ def explained(
     if len(strange) == 0:
         return reasons, texts
     candidates = bundle.calibration.reasons(evidence[strange], CANDIDATES)
-    expectations = _Expectations.of(bundle, batch, rows, z, strange)
-    for place, row in enumerate(strange):
-        cells = [expectations.cell(place, int(row), int(column)) for column in candidates[place] if column >= 0]
-        telling = [cell for cell in cells if not cell.as_expected] or cells[:1]
-        reasons[row] = -1
-        for reason, cell in enumerate(telling[:NUM_REASONS]):
-            reasons[row, reason] = cell.column
-            texts[row, [reason, reason + NUM_REASONS]] = cell.held, cell.expected
+    inputs = batch.select([n for n in bundle.input_columns if n in batch.schema.names])
+    held, expected, same = _cells(bundle, inputs.take(pa.array(strange)), rows[strange], z[strange], candidates)
+    telling = (candidates >= 0) & ~same
+    telling[:, 0] |= ~telling.any(axis=1)
+    place = np.where(telling, np.cumsum(telling, axis=1) - 1, NUM_REASONS)
+    reasons[strange] = -1
+    for reason in range(NUM_REASONS):
+        row, at = np.nonzero(place == reason)
+        reasons[strange[row], reason] = candidates[row, at]
+        texts[strange[row], reason], texts[strange[row], reason + NUM_REASONS] = held[row, at], expected[row, at]
     return reasons, texts
 
 
-@dataclass(frozen=True)
-class _Cell:
-    column: int
-    held: str
-    expected: str
-    as_expected: bool
+def _cells(
+    bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, z: torch.Tensor, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each candidate column (rows, candidates): the text of what it holds, of what was expected, and whether that
+    is the same.
 
-
-@dataclass(frozen=True)
-class _Expectations:
-    """`decoded` and `nearest` have a row for each strange one: its reconstruction, and numbers of the training row
-    nearest to it."""
-
-    bundle: Bundle
-    held: dict[str, pa.Array]
-    decoded: pa.RecordBatch
-    nearest: dict[str, pa.Array]
-
-    @classmethod
-    def of(
-        cls, bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, z: torch.Tensor, strange: np.ndarray
-    ) -> _Expectations:
-        transform = bundle.transform
-        decoded = transform.invert(bundle.model.decode(z[strange]).float().cpu().numpy())
-        near = bundle.nearest_numbers(rows[strange])
-        held = dict(zip(batch.schema.names, batch.columns, strict=True))
-        return cls(bundle, held, decoded, {} if near is None else transform.original(near))
-
-    def cell(self, place: int, row: int, column: int) -> _Cell:
-        """A network may reproduce a number that no training row comes near: then the nearest row's is what was
-        expected, as the number deviates from that."""
-        named = self.bundle.transform.columns[column].column
+    A network may reproduce a number that no training row comes near: then the nearest row's is what was expected, as
+    the number deviates from that.
+    """
+    decoded = bundle.transform.invert(bundle.model.decode(z).float().cpu().numpy())
+    near = bundle.nearest_numbers(rows)
+    nearest = {} if near is None else bundle.transform.original(near)
+    held = dict(zip(batch.schema.names, batch.columns, strict=True))
+    given, expected = np.full(candidates.shape, None, object), np.full(candidates.shape, None, object)
+    same = np.zeros(candidates.shape, bool)
+    for column in np.unique(candidates[candidates >= 0]):
+        row, at = np.nonzero(candidates == column)
+        named = bundle.transform.columns[column].column
         whole = named.type.startswith(("int", "uint"))
-        held = self.held[named.name][row] if named.name in self.held else pa.scalar(None)
-        rounded = as_text(held, whole, EXPECTED_DIGITS)
-        expected = as_text(self.decoded.column(column)[place], whole, EXPECTED_DIGITS)
-        if rounded == expected and named.name in self.nearest:
-            expected = as_text(self.nearest[named.name][place], whole, EXPECTED_DIGITS)
-        return _Cell(column, as_text(held), expected, rounded == expected)
+        here = held[named.name].take(pa.array(row)) if named.name in held else pa.nulls(len(row))
+        rounded = _texts(here, whole, EXPECTED_DIGITS)
+        wanted = _texts(decoded.column(int(column)).take(pa.array(row)), whole, EXPECTED_DIGITS)
+        if named.name in nearest:
+            like = _texts(nearest[named.name].take(pa.array(row)), whole, EXPECTED_DIGITS)
+            wanted = np.where(rounded == wanted, like, wanted)
+        given[row, at], expected[row, at], same[row, at] = _texts(here), wanted, rounded == wanted
+    return given, expected, same
+
+
+def _texts(array: pa.Array, whole: bool = False, digits: int = 6) -> np.ndarray:
+    """`as_text` of every cell."""
+    return np.array([as_text(cell, whole, digits) for cell in array], object)
 
 
 def as_text(value: pa.Scalar, whole: bool = False, digits: int = 6) -> str:

@@ -109,11 +109,6 @@ class EncodedRows:
     def nbytes(self) -> int:
         return self.values.nbytes + self.codes.nbytes
 
-    def empty(self, count: int) -> EncodedRows:
-        """So many rows of the same columns, yet to be filled."""
-        values, codes = (np.empty((count, part.shape[1]), part.dtype) for part in (self.values, self.codes))
-        return EncodedRows(values, codes)
-
     def __getitem__(self, rows: np.ndarray | slice) -> EncodedRows:
         return EncodedRows(self.values[rows], self.codes[rows])
 

@@ -73,7 +73,8 @@ class Learner(pl.LightningModule):
         self.rate = LEARNING_RATE.get(job.preset, 1e-3) * schedule.rate_factor
         self.exact_loss = _loss_of(model, job.nested)
         self.compute_in(Arithmetic())
-        self._held_out: list[Tensor] = []
+        self._errors = self._moments = torch.empty(0)
+        self._variation: Tensor | None = None
 
     def compute_in(self, arithmetic: Arithmetic) -> None:
         self.arithmetic, self.loss = arithmetic, arithmetic.applied(self.exact_loss)
@@ -130,24 +131,25 @@ class Learner(pl.LightningModule):
             self.teacher = self.teacher.to(self.device)
 
     def on_validation_epoch_start(self) -> None:
-        self._held_out = []
+        wide = torch.zeros(len(self.model.column_of), dtype=torch.float64, device=self.device)
+        self._errors, self._moments = wide[: self.model.num_columns].clone(), wide.repeat(3, 1)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         # The noise-free error of the average, in float32 whatever the steps take: what the gate will measure.
         by_column, __, x = self.averaged.eval().squared_errors(batch)
-        moments = self.model.column_moments(x, ~batch.values.isnan())
-        self._held_out.append(torch.cat([by_column.double().sum(dim=0), moments.flatten()]))
+        self._errors += by_column.sum(dim=0, dtype=torch.float64)
+        if self._variation is None:
+            self._moments += self.model.column_moments(x, ~batch.values.isnan())
 
     def on_validation_epoch_end(self) -> None:
-        model = self.model
-        size = model.num_columns + 3 * len(model.column_of)
-        local = torch.stack(self._held_out).sum(dim=0) if self._held_out else torch.zeros(size, dtype=torch.float64)
-        summed = self.trainer.strategy.reduce(local.to(self.device), reduce_op="sum")
-        errors, moments = summed[: model.num_columns], summed[model.num_columns :].reshape(3, -1)
-        about_mean = (moments[2] - moments[1].square() / moments[0].clamp(min=1)).clamp(min=0)
-        variation = torch.zeros_like(errors).index_add_(0, model.column_of, about_mean)
-        varies = variation > 1e-6 * moments[0].max()
-        share = torch.where(varies, errors / variation.clamp(min=1e-12), 0.0)
+        errors = self.trainer.strategy.reduce(self._errors, reduce_op="sum")
+        if self._variation is None:  # the same rows at every look: measured once
+            count, total, squares = self.trainer.strategy.reduce(self._moments, reduce_op="sum")
+            about_mean = (squares - total.square() / count.clamp(min=1)).clamp(min=0)
+            variation = torch.zeros_like(errors).index_add_(0, self.model.column_of, about_mean)
+            self._variation = torch.where(variation > 1e-6 * count.max(), variation, 0.0)
+        varies = self._variation > 0
+        share = torch.where(varies, errors / self._variation.clamp(min=1e-12), 0.0)
         self.log("held_out_loss", share.sum() / varies.sum().clamp(min=1), sync_dist=False)
 
     def configure_optimizers(self) -> Any:

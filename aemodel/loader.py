@@ -20,6 +20,9 @@ from aemodel.snapshot import Snapshot
 from aemodel.split import Place, Split
 from aemodel.transform import Transform
 
+#: A window's rows, and the order in which they are used.
+_Ready = tuple[Batch, torch.Tensor]
+
 STATE_VERSION = 1
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
@@ -60,6 +63,7 @@ class EncodedRowGroups:
         return rows
 
 
+#: The rows of a window, in the order of its extents.
 Gather = Callable[[Window], Batch]
 
 
@@ -70,24 +74,9 @@ class OnHost:
         self.read, self.device = read, device or torch.device("cpu")
 
     def __call__(self, window: Window) -> Batch:
-        batch = Batch.of(self._rows(window))
+        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
+        batch = Batch.of(EncodedRows.concatenated(parts))
         return batch if self.device.type == "cpu" else batch.pinned().to(self.device, non_blocking=True)
-
-    def _rows(self, window: Window) -> EncodedRows:
-        """In their order. Each part goes straight to its places: a window is held once, not twice."""
-        order = window.order()
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        rows, begin = None, 0
-        for extent in window.extents:
-            part = self.read(extent.group)[extent.start : extent.stop]
-            if rows is None:
-                rows = part.empty(len(order))
-            chosen = places[begin : begin + len(part)]
-            rows.values[chosen], rows.codes[chosen] = part.values, part.codes
-            begin += len(part)
-        assert rows is not None
-        return rows
 
 
 class OnDevice:
@@ -98,8 +87,7 @@ class OnDevice:
         self._groups: dict[TrainingGroup, Batch] = {}
 
     def __call__(self, window: Window) -> Batch:
-        parts = [self._group(e.group)[e.start : e.stop] for e in window.extents]
-        return Batch.concatenated(*parts)[torch.from_numpy(window.order()).to(self.device)]
+        return Batch.concatenated(*(self._group(e.group)[e.start : e.stop] for e in window.extents))
 
     def _group(self, group: TrainingGroup) -> Batch:
         if group not in self._groups:
@@ -148,16 +136,22 @@ class TrainingLoader:
                 waiting.append(window)
             else:
                 done += window.steps
-        following: Future[Batch] | None = reader.submit(self.gather, waiting[0]) if waiting else None
+        following: Future[_Ready] | None = reader.submit(self._ready, waiting[0]) if waiting else None
         for index, window in enumerate(waiting):
             assert following is not None
-            rows = following.result()
+            rows, order = following.result()
             last = index + 1 == len(waiting)
-            following = None if last else reader.submit(self.gather, waiting[index + 1])
+            following = None if last else reader.submit(self._ready, waiting[index + 1])
             for step in range(self.step - done, window.steps):
                 self.step += 1
-                yield rows[step * size : (step + 1) * size]
+                yield rows[order[step * size : (step + 1) * size]]
             done += window.steps
+
+    def _ready(self, window: Window) -> _Ready:
+        """Rows are shuffled batch by batch, by whoever takes a step: a thread that shuffled a whole window beside it
+        would keep the threads of a step waiting for one another."""
+        rows = self.gather(window)
+        return rows, torch.from_numpy(window.order()).to(rows.values.device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"version": STATE_VERSION, "epoch": self.epoch, "step": self.step, "plan": self._plan_state()}

@@ -17,7 +17,7 @@ def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
     threads = Threads(4)
     seen = []
-    for _ in range(40):
+    for _ in range(60):
         clock[0] += {4: 0.2, 2: 0.05, 1: 0.1}[chosen[0]]  # seconds a step
         threads.on_train_batch_end()
         seen.append(chosen[0])

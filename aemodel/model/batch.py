@@ -33,7 +33,9 @@ class Batch:
         return Batch(values, codes, all(p.complete for p in parts))
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        return Batch(self.values[rows], self.codes[rows], self.complete)
+        if isinstance(rows, slice):
+            return Batch(self.values[rows], self.codes[rows], self.complete)
+        return Batch(self.values.index_select(0, rows), self.codes.index_select(0, rows), self.complete)
 
     def pinned(self) -> Batch:
         """In memory that a device can read by itself."""
