@@ -44,6 +44,7 @@ class Arithmetic:
         """`loss`, computed so."""
         if self.compiled:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled is computed as it stands
+            torch._inductor.config.compile_threads = 1  # here: processes for it would hold hundreds of megabytes
             loss = torch.compile(loss, dynamic=False)
         if not self.bf16:
             return loss
