@@ -1,7 +1,7 @@
 """What a run takes, in seconds and bytes: pure functions of the table's shape and the machine's speed.
 
-The constants are those of one machine, two cores of an Intel Xeon with AVX-512; `Machine` says how much slower or
-faster another is. `python -m benchmarks.preflight` compares them with real runs.
+The constants are those of one machine, two virtual cores with AVX-512; `Machine` says how much slower or faster
+another is. `python -m benchmarks.preflight` compares them with real runs.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from aemodel.snapshot import BATCH_ROWS
 MICROSECOND, MEGABYTE = 1e-6, 2**20
 
 # Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
-#: Prepare: open registry and files, then by row group (read overhead), cell (split, statistics, encoding), dimension.
-PREPARE_START, PREPARE_GROUP, PREPARE_CELL, PREPARE_DIMENSION = 1.8, 0.003, 0.21 * MICROSECOND, 0.012 * MICROSECOND
+#: Prepare: open registry and files, then by row group (read overhead) and cell (split, statistics); of the rows that
+#: the Gram matrix is made of, by cell (encoding) and dimension.
+PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 1.0, 0.003, 0.07 * MICROSECOND
+GRAM_CELL, GRAM_DIMENSION = 0.09 * MICROSECOND, 0.012 * MICROSECOND
 #: The eigenvectors of a width × width matrix take this many width³ operations.
 EIGEN_OPERATIONS = 10
 #: Training: start the ranks and load their libraries.
-TRAIN_START = 6.0
+TRAIN_START = 5.0
 #: A step beyond the network's layers: Lightning, optimiser and average; by row of the batch, cell and dimension.
 STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 4e-3, 1.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
 #: The first epoch, and a later one as far as it does not fit the cache, decodes and encodes its rows.
-DECODE_CELL = 0.17 * MICROSECOND
+DECODE_CELL = 0.12 * MICROSECOND
 #: A look at held-out rows, by dimension.
 CHECK_DIMENSION = 0.015 * MICROSECOND
 #: Evaluate, register, report: at least, by input column, by dimension of a held-out row.
 EVALUATE_START, EVALUATE_COLUMN, EVALUATE_DIMENSION = 1.8, 0.004, 0.1 * MICROSECOND
 #: Scoring: load the model, then by row, cell, dimension, and column written (carried or new).
-SCORE_START, SCORE_GROUP = 0.1, 0.003
+SCORE_START, SCORE_GROUP = 1.2, 0.003
 SCORE_ROW, SCORE_CELL, SCORE_DIMENSION, WRITE_CELL = (
-    13 * MICROSECOND,
-    0.30 * MICROSECOND,
+    4 * MICROSECOND,
+    0.17 * MICROSECOND,
     0.055 * MICROSECOND,
     0.16 * MICROSECOND,
 )
 
 # Bytes.
-#: Private memory of the command's own process; with torchrun and a rank, once libraries are loaded.
-PARENT_BYTES, RANK_BYTES = 560 * MEGABYTE, 600 * MEGABYTE
+#: Private memory of the command's own process, and of a rank, once libraries are loaded.
+PARENT_BYTES, RANK_BYTES = 500 * MEGABYTE, 480 * MEGABYTE
 #: What is computed of a row that is scored, and lives at once, by dimension and by cell.
 SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
 #: Of a scored row that waits to be written, by latent: two copies.
@@ -166,7 +168,7 @@ def prepare_seconds(shape: Shape, machine: Machine) -> float:
     """Statistics of all rows and the Gram matrix of a sample."""
     plain = PREPARE_START + PREPARE_GROUP * shape.groups + PREPARE_CELL * shape.rows * _cells(shape)
     sampled = min(GRAM_ROWS, shape.training_rows)
-    plain += PREPARE_DIMENSION * sampled * shape.width
+    plain += sampled * (GRAM_CELL * _cells(shape) + GRAM_DIMENSION * shape.width)
     products = 2.0 * sampled * shape.width**2 + EIGEN_OPERATIONS * float(shape.width) ** 3
     return machine.slowness * plain + products / machine.operations
 
