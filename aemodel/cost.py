@@ -20,8 +20,8 @@ MICROSECOND, MEGABYTE = 1e-6, 2**20
 # Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
 #: Prepare: open registry and files, then by row group (read overhead) and cell (split, statistics); of the rows that
 #: the Gram matrix is made of, by cell (encoding) and dimension.
-PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 1.0, 0.003, 0.07 * MICROSECOND
-GRAM_CELL, GRAM_DIMENSION = 0.09 * MICROSECOND, 0.012 * MICROSECOND
+PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 1.5, 0.003, 0.07 * MICROSECOND
+GRAM_CELL, GRAM_DIMENSION = 0.11 * MICROSECOND, 0.012 * MICROSECOND
 #: The eigenvectors of a width × width matrix take this many width³ operations.
 EIGEN_OPERATIONS = 10
 #: Training: start the ranks and load their libraries.

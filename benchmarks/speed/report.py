@@ -72,7 +72,7 @@ def with_ratio(told: pd.DataFrame, rows: pd.DataFrame, baseline: Callable[[str],
     # Work of another kind beside the methods, such as preparing, is no multiple of them.
     other = set(rows.loc[rows["preparing"].notna(), "method"]) if "preparing" in rows else set()
     against = rows.pivot(index="repeat", columns="method", values="rows/s") if len(rows) else rows
-    for place, speed in enumerate((s for s in SPEEDS if s in rows), 1):
+    for place, speed in enumerate((s for s in SPEEDS if s in rows and rows[s].notna().any()), 1):
         speeds = rows.pivot(index="repeat", columns="method", values=speed)
         ratios = [
             (speeds[m] / against[baseline(m)]).median() if baseline(m) in against and m not in other else None
