@@ -34,11 +34,26 @@ def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sigterm_only_sets_the_flag_that_is_looked_at_between_steps() -> None:
-    trainer = SimpleNamespace(_signal_connector=SimpleNamespace(received_sigterm=False))
+    trainer = SimpleNamespace(_signal_connector=SimpleNamespace(received_sigterm=False), is_last_batch=False)
+    stop = StopOnSigterm()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        StopOnSigterm().on_fit_start(trainer, None)  # type: ignore[arg-type]
+        stop.on_fit_start(trainer, None)  # type: ignore[arg-type]
+        stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert not trainer._signal_connector.received_sigterm
+    stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
     assert trainer._signal_connector.received_sigterm
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_run_does_not_stop_between_an_epoch_s_last_step_and_its_end(at_end: bool) -> None:
+    trainer = SimpleNamespace(_signal_connector=SimpleNamespace(received_sigterm=False), is_last_batch=True)
+    stop = StopOnSigterm()
+    stop.asked = True
+    stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
+    if at_end:
+        stop.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    assert trainer._signal_connector.received_sigterm is at_end
