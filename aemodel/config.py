@@ -293,9 +293,14 @@ def _worth_telling(errors: Sequence[Any]) -> list[Any]:
     return list(first.values())
 
 
+#: What pydantic puts behind a key that may be one of several; under `columns` it is a column's own name.
+_ALTERNATIVES = ("int", "float", "bool", "literal['auto']", "constrained-int")
+
+
 def _path(error: Any) -> list[str]:
     """The error's key, without the names of a union's alternatives."""
-    return [str(p) for p in error["loc"] if p not in ("int", "float", "literal['auto']", "constrained-int")]
+    loc = error["loc"]
+    return [str(p) for i, p in enumerate(loc) if p not in _ALTERNATIVES or loc[i - 1] == "columns"]
 
 
 def _explain(error: Any, where: str) -> str:

@@ -57,8 +57,8 @@ def summary(outcome: Outcome) -> str:
             f"  R²        {outcome.r2:.3f} on {rows}; PCA of the same width {outcome.r2_pca:.3f} "
             f"({outcome.r2 - outcome.r2_pca:+.3f})"
         )
-    if outcome.gate is not None:
-        lines.append(f"  gate      {_verdict(outcome.gate)}")
+    if outcome.verdict:
+        lines.append(f"  gate      {outcome.verdict}")
     alias = f", alias {outcome.alias}" if outcome.alias else ""
     lines.append(f"  model     {outcome.model} version {outcome.model_version}{alias}")
     if outcome.strangest:
@@ -78,13 +78,6 @@ def summary(outcome: Outcome) -> str:
             f"            pandas:  pd.read_parquet('{outcome.table}')",
         ]
     return "\n".join([*lines, ""])
-
-
-def _verdict(gate: dict[str, Any]) -> str:
-    reasons = "; ".join(gate["reasons"])
-    if not gate["passed"]:
-        return f"REFUSED: {reasons}"
-    return f"passed, not judged: {reasons}" if reasons else "passed"
 
 
 def _strange(place: int, row: dict[str, Any]) -> str:

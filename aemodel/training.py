@@ -30,6 +30,7 @@ from aemodel.layout import EncodedRows
 from aemodel.learner import Learner
 from aemodel.loader import HeldOutLoader, TrainingLoader
 from aemodel.model import Batch
+from aemodel.schedule import Schedule
 
 CHECKPOINT_INTERVAL = timedelta(seconds=30)
 
@@ -105,33 +106,16 @@ def fit(
         enable_version_counter=False,
     )
     stopping = EarlyStopping("held_out_loss", patience=job.patience, check_finite=True, min_delta=1e-5)
-    gpu = torch.cuda.is_available()
-    trainer = pl.Trainer(
-        accelerator="gpu" if gpu else "cpu",
-        devices=devices,
-        num_nodes=max(1, plan.world_size // devices),
-        strategy="ddp" if plan.world_size > 1 else "auto",
-        # One rank is alone even where the environment is that of a cluster's job with many tasks.
-        plugins=[] if plan.world_size > 1 else [LightningEnvironment()],
-        max_epochs=schedule.max_epochs,
-        check_val_every_n_epoch=schedule.check_epochs,
-        callbacks=[
-            ArithmeticChoice(folder / "arithmetic.json", job, held_out.rows),
-            StopOnSigterm(),
-            Threads(1 if gpu else torch.get_num_threads()),
-            journal,
-            stopping,
-            best,
-            last,
-        ],
-        logger=False,
-        profiler=Unprofiled(),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    callbacks = [
+        ArithmeticChoice(folder / "arithmetic.json", job, held_out.rows),
+        StopOnSigterm(),
+        Threads(1 if torch.cuda.is_available() else torch.get_num_threads()),
+        journal,
+        stopping,
+        best,
+        last,
+    ]
+    trainer = _trainer(schedule, plan.world_size, devices, callbacks, folder)
     # The start is a candidate too: a residual model begins at PCA, and must not end below it.
     start = {k: v.clone() for k, v in learner.averaged.state_dict().items()}
     trainer.validate(learner, held_out, verbose=False)
@@ -144,6 +128,29 @@ def fit(
     seconds = time.perf_counter() - began
     best_loss = _restore_best(learner, trainer, best, journal.first_loss, start)
     return _result(journal, learner, trainer, plan.world_size, seconds, best_loss)
+
+
+def _trainer(schedule: Schedule, world_size: int, devices: int, callbacks: list[Callback], folder: Path) -> pl.Trainer:
+    """Lightning's trainer for this rank, one of `devices` on its machine."""
+    gpu = torch.cuda.is_available()
+    return pl.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        num_nodes=max(1, world_size // devices),
+        strategy="ddp" if world_size > 1 else "auto",
+        # One rank is alone even where the environment is that of a cluster's job with many tasks.
+        plugins=[] if world_size > 1 else [LightningEnvironment()],
+        max_epochs=schedule.max_epochs,
+        check_val_every_n_epoch=schedule.check_epochs,
+        callbacks=callbacks,
+        logger=False,
+        profiler=Unprofiled(),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
 
 
 def _restore_best(

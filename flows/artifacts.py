@@ -33,8 +33,8 @@ def markdown(outcome: Outcome) -> str:
         rows = "R² on the training rows (too few to hold any out)" if outcome.held_out_is_training else "held-out R²"
         facts[rows] = f"{outcome.r2:.4f}"
         facts["PCA of the same width"] = f"{outcome.r2_pca:.4f} ({outcome.r2 - outcome.r2_pca:+.4f})"
-    if outcome.gate is not None:
-        facts["gate"] = _verdict(outcome.gate)
+    if outcome.verdict:
+        facts["gate"] = outcome.verdict
     facts["model"] = f"{outcome.model} version {outcome.model_version}" + (
         f" @{outcome.alias}" if outcome.alias else ""
     )
@@ -45,13 +45,6 @@ def markdown(outcome: Outcome) -> str:
     facts["seconds"] = ", ".join(f"{step} {seconds:.1f}" for step, seconds in outcome.seconds.items())
     lines = [f"| {name} | {_cell(value)} |" for name, value in facts.items()]
     return "\n".join([f"## {_cell(outcome.model)}", "", "| | |", "|---|---|", *lines])
-
-
-def _verdict(gate: dict[str, Any]) -> str:
-    reasons = "; ".join(gate["reasons"])
-    if not gate["passed"]:
-        return f"**refused**: {reasons}"
-    return f"passed, not judged: {reasons}" if reasons else "passed"
 
 
 def _cell(text: str) -> str:

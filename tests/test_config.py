@@ -75,6 +75,15 @@ def test_a_value_out_of_range_is_refused_by_its_key(section: str, key: str, valu
         parse_job({**MINIMAL, section: {key: value}}, "job.yaml")
 
 
+def test_a_key_of_several_types_is_told_once_and_by_its_own_name() -> None:
+    with pytest.raises(JobError) as raised:
+        parse_job({"dataset": {"uri": "-"}, "training": {"compile": "maybe"}}, "job")
+    assert str(raised.value).startswith("job: 'training.compile': Input should be a valid boolean")
+    assert "or 'auto' (got 'maybe')" in str(raised.value) and str(raised.value).count("maybe") == 1
+    with pytest.raises(JobError, match="'dataset.columns.bool.kind'"):
+        parse_job({"dataset": {"uri": "-", "columns": {"bool": {"kind": "odd"}}}}, "job")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -30,6 +30,15 @@ def _tampered(**cells: object) -> pa.RecordBatch:
     return tables.only_batch(table)
 
 
+def _reproduced(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, **cells: object) -> pa.RecordBatch:
+    """As `_tampered`, before a network that reproduces the sixth row."""
+    batch = _tampered(**cells)
+    columns = [batch.column(n).slice(5, 1) for n in bundle.input_columns]
+    echo = pa.RecordBatch.from_arrays(columns, bundle.input_columns)
+    monkeypatch.setattr(type(bundle.transform), "invert", lambda self, linear: echo)
+    return batch
+
+
 def test_only_strange_rows_are_told_what_was_expected(mixed_bundle: Bundle) -> None:
     rank, _, texts = _explained(mixed_bundle, _tampered())
     assert ((texts[:, 0] != None) == (rank >= 0.99)).all()  # noqa: E711
@@ -49,11 +58,7 @@ def test_a_cell_that_holds_what_was_expected_is_no_reason(mixed_bundle: Bundle) 
 def test_a_number_that_the_network_reproduces_is_expected_to_be_as_in_the_nearest_training_row(
     mixed_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = _tampered(count=10_000)
-    echo = pa.RecordBatch.from_arrays(
-        [batch.column(n).slice(5, 1) for n in mixed_bundle.input_columns], mixed_bundle.input_columns
-    )
-    monkeypatch.setattr(type(mixed_bundle.transform), "invert", lambda self, linear: echo)
+    batch = _reproduced(mixed_bundle, monkeypatch, count=10_000)
     rank, names, texts = _explained(mixed_bundle, batch.slice(5, 1))
     assert rank[0] >= 0.99 and names[0, 0] == "count" and texts[0, 0] == "10000"
     counts = set(tables.mixed(300)["count"].to_pylist())
@@ -63,11 +68,7 @@ def test_a_number_that_the_network_reproduces_is_expected_to_be_as_in_the_neares
 def test_a_row_in_which_all_is_as_expected_keeps_the_first_reason(
     mixed_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = _tampered(count=10_000)
-    echo = pa.RecordBatch.from_arrays(
-        [batch.column(n).slice(5, 1) for n in mixed_bundle.input_columns], mixed_bundle.input_columns
-    )
-    monkeypatch.setattr(type(mixed_bundle.transform), "invert", lambda self, linear: echo)
+    batch = _reproduced(mixed_bundle, monkeypatch, count=10_000)
     monkeypatch.setattr(Bundle, "nearest_numbers", lambda self, rows: None)
     _, names, texts = _explained(mixed_bundle, batch.slice(5, 1))
     assert names[0].tolist() == ["count", None, None]

@@ -54,6 +54,16 @@ class Outcome:
     def refused(self) -> bool:
         return self.gate is not None and not self.gate["passed"]
 
+    @property
+    def verdict(self) -> str:
+        """The gate's, in words; empty where nothing was judged or learned."""
+        if self.gate is None:
+            return ""
+        reasons = "; ".join(self.gate["reasons"])
+        if self.refused:
+            return f"REFUSED: {reasons}"
+        return f"passed, not judged: {reasons}" if reasons else "passed"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -44,4 +44,4 @@ def test_a_gate_that_judged_nothing_says_why() -> None:
 
 def test_a_refusal_stands_out_and_no_text_breaks_the_table() -> None:
     refused = replace(OUTCOME, gate={"passed": False, "reasons": ["a|b\nc", "d"]})
-    assert "| gate | **refused**: a\\|b c; d |" in markdown(refused)
+    assert "| gate | REFUSED: a\\|b c; d |" in markdown(refused)
