@@ -85,6 +85,11 @@ class Calibration:
         """(rows, columns): how much each column makes a row strange."""
         return np.asarray(rows.errors / self.column_error + rows.offsets / self.column_offset)
 
+    def by_distance(self, rows: Evidence) -> np.ndarray:
+        """bool (rows, columns): whether a column deviates more from the nearest training row than from what it was
+        reconstructed to."""
+        return np.asarray(rows.offsets / self.column_offset > rows.errors / self.column_error)
+
     def reasons(self, rows: Evidence, count: int) -> np.ndarray:
         """int64 (rows, count): indices of the columns that deviate most, the strangest first; -1 where none is left."""
         deviations = self.deviations(rows)

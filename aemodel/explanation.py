@@ -33,7 +33,8 @@ def explained(
         return reasons, texts
     candidates = bundle.calibration.reasons(evidence[strange], CANDIDATES)
     inputs = batch.select([n for n in bundle.input_columns if n in batch.schema.names])
-    held, expected, same = _cells(bundle, inputs.take(pa.array(strange)), rows[strange], z[strange], candidates)
+    far = bundle.calibration.by_distance(evidence[strange])
+    held, expected, same = _cells(bundle, inputs.take(pa.array(strange)), rows[strange], z[strange], candidates, far)
     telling = (candidates >= 0) & ~same
     telling[:, 0] |= ~telling.any(axis=1)
     place = np.where(telling, np.cumsum(telling, axis=1) - 1, NUM_REASONS)
@@ -46,13 +47,13 @@ def explained(
 
 
 def _cells(
-    bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, z: torch.Tensor, candidates: np.ndarray
+    bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, z: torch.Tensor, candidates: np.ndarray, far: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each candidate column (rows, candidates): the text of what it holds, of what was expected, and whether that
     is the same.
 
-    A network may reproduce a number that no training row comes near: then the nearest row's is what was expected, as
-    the number deviates from that.
+    A network may reproduce a number that no training row comes near: what was expected is then the nearest row's
+    number, as it deviates from that more than from its reconstruction; `far` (rows, columns) says where.
     """
     decoded = bundle.transform.invert(bundle.model.decode(z).float().cpu().numpy())
     near = bundle.nearest_numbers(rows)
@@ -69,7 +70,7 @@ def _cells(
         wanted = _texts(decoded.column(int(column)).take(pa.array(row)), whole, EXPECTED_DIGITS)
         if named.name in nearest:
             like = _texts(nearest[named.name].take(pa.array(row)), whole, EXPECTED_DIGITS)
-            wanted = np.where(rounded == wanted, like, wanted)
+            wanted = np.where(far[row, column] | (rounded == wanted), like, wanted)
         given[row, at], expected[row, at], same[row, at] = _texts(here), wanted, rounded == wanted
     return given, expected, same
 

@@ -174,3 +174,10 @@ def test_a_calibration_of_one_row_is_usable() -> None:
     one = calibrate(Evidence(ERRORS[:1], LATENTS[:1], FAR[:1], OFFSETS[:1]), LATENTS[:1])
     assert isinstance(one, Calibration)
     assert one.rank(one.score(Evidence(ERRORS[1:3], LATENTS[1:3], FAR[1:3], OFFSETS[1:3]))).shape == (2,)
+
+
+def test_a_column_deviates_by_distance_where_that_part_is_the_larger() -> None:
+    rows = ordinary(2, errors=np.zeros((2, 4)))
+    rows.offsets[:] = 0
+    rows.offsets[0, 1] = 1
+    assert HELD_OUT.by_distance(rows).tolist() == [[False, True, False, False], [False] * 4]
