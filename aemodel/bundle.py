@@ -25,7 +25,7 @@ from aemodel.model import Autoencoder, Batch, PrincipalAxes, build
 from aemodel.neighbours import Neighbours
 from aemodel.transform import Transform
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FILES = ("weights.safetensors", "calibration.safetensors", "neighbours.safetensors", "transform.json")
 WEIGHTS, CALIBRATION, NEIGHBOURS, TRANSFORM = FILES
 MANIFEST = "bundle.json"

@@ -18,7 +18,7 @@ from aemodel.model import Autoencoder, Batch, SwapNoise
 from aemodel.schedule import Schedule
 
 #: By preset; the others take 1e-3.
-LEARNING_RATE = {"residual": 5e-4}
+LEARNING_RATE = {"residual": 4e-4}
 #: Residual: gradients of a larger norm are shortened to it.
 LARGEST_GRADIENT = 1.0
 WEIGHT_DECAY = 0.05

@@ -109,7 +109,7 @@ def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
 
 def test_another_format_version_says_what_to_do(folder: Path) -> None:
     altered(folder, format_version=99)
-    with pytest.raises(BundleError, match="has format 99, this release reads 3: retrain, or score with the release"):
+    with pytest.raises(BundleError, match="has format 99, this release reads 4: retrain, or score with the release"):
         load(folder)
 
 

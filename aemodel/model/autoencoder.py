@@ -107,6 +107,10 @@ class Autoencoder(nn.Module, ABC):
         z = self.encode_linear(x, batch)
         return Code(z, z.new_zeros((), dtype=torch.float32))
 
+    def unread(self, z: Tensor, x: Tensor) -> Tensor:
+        """What is paid for latents z (rows, latent_dim) of clean rows x (rows, width); by most networks nothing."""
+        return z.new_zeros((), dtype=torch.float32)
+
     def hidden_layers(self, batch: Batch) -> Tensor:
         """What the encoder's hidden layers give (rows, sum of their sizes); none where there are no such layers."""
         return batch.values.new_empty(len(batch.values), 0)
@@ -127,7 +131,7 @@ class Autoencoder(nn.Module, ABC):
             squared = torch.cat([squared[:, : observed.shape[1]] * observed, squared[:, observed.shape[1] :]], dim=1)
         squared = _trimmed(squared, trim) if trim else squared
         by_column = squared.new_zeros(self.num_columns).index_add_(0, self.column_of, squared.mean(dim=0))
-        return Loss(self.objective(by_column) + code.penalty, by_column.detach())
+        return Loss(self.objective(by_column) + code.penalty + self.unread(code.z, x), by_column.detach())
 
     def objective(self, by_column: Tensor) -> Tensor:
         """The mean over source columns, so that a column counts once however many dimensions it takes."""

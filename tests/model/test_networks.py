@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aemodel.model import Autoencoder, Batch, Contractive, Residual, Sparse, Variational
-from aemodel.model.networks import DEAD_AFTER, DEPARTURE, EASY, VECTOR_DEPARTURE
+from aemodel.model.networks import DEAD_AFTER, DEPARTURE, EASY, READABLE, VECTOR_DEPARTURE, VECTOR_READABLE
 from tests.model.test_autoencoder import PRESETS, built, stirred
 
 
@@ -148,3 +148,29 @@ def test_the_worst_rows_are_left_out_when_told_so() -> None:
     loss = model.loss(batch, batch, trim=0.1)
     torch.testing.assert_close(loss.by_column, by_column[kept].mean(dim=0))
     assert float(loss.total) < float(model.loss(batch, batch).total)
+
+
+def test_residual_pays_for_products_of_its_axes_that_no_straight_line_reads_from_the_latents() -> None:
+    model, layout, batch = built("residual")
+    assert isinstance(model, Residual)
+    x = model.linear(batch)[0]
+    scores = (x - model.mean) @ model.axes
+    scores = (scores / scores.std(dim=0, correction=0)).clamp(-3, 3)
+    k = model.latent_dim
+    assert model.read.out_features == k * (k + 1) // 2
+    products = torch.stack([scores[:, i] * scores[:, j] for i in range(k) for j in range(i + 1)], dim=1)
+    with torch.no_grad():
+        model.read.bias.copy_(products.mean(dim=0))
+    constant = float(model.unread(scores, x).detach())
+    assert constant == pytest.approx(model.readable, rel=1e-3), "a constant explains nothing"
+    design = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
+    best = torch.linalg.lstsq(design, products).solution
+    with torch.no_grad():
+        model.read.weight.copy_(best[:-1].T)
+        model.read.bias.copy_(best[-1])
+    share = ((design @ best - products).square().mean(dim=0) / products.var(dim=0, correction=0)).mean()
+    paid = float(model.unread(scores, x).detach())
+    assert paid == pytest.approx(model.readable * float(share), rel=1e-3)
+    assert paid < constant
+    vectors = 1 / len(layout.blocks)
+    assert model.readable == pytest.approx(READABLE * (1 - vectors) + VECTOR_READABLE * vectors)
