@@ -35,7 +35,7 @@ class ColumnScore:
 
 @dataclass(frozen=True)
 class LatentHealth:
-    """`dead`: standard deviation under 5 % of the median. `duplicates`: pairs with |r| > 0.95."""
+    """`dead`: spread under 5 % of the median or .5 % of the largest. `duplicates`: pairs with |r| > 0.95."""
 
     std: tuple[float, ...]
     dead: tuple[int, ...]
@@ -152,7 +152,8 @@ def determined(layout: Layout, rows: EncodedRows) -> tuple[Determined, ...]:
 def latent_health(latents: np.ndarray) -> LatentHealth:
     """From latents (rows, k). Effective rank after Roy and Vetterli, "The effective rank", 2007."""
     std = latents.std(axis=0, dtype=np.float64)
-    dead = np.flatnonzero(std < 0.05 * np.median(std))
+    # By the median alone most latents could be dead and none would be: so by the largest too.
+    dead = np.flatnonzero(std < max(0.05 * np.median(std), 0.005 * std.max(initial=0), 1e-9))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.abs(np.nan_to_num(np.corrcoef(latents.T.astype(np.float64)))).reshape(len(std), -1)
     pairs = np.argwhere(np.triu(correlation > 0.95, k=1))

@@ -16,6 +16,8 @@ from aemodel.evaluation import ENOUGH_ROWS, Evaluation, Probed
 ROUNDING = 1e-4
 #: Two trainings that differ only in the seed differ by as much; a nightly retrain is not refused for it.
 SEED_NOISE = 0.005
+#: Latents that say less than this share of what as many independent ones of equal spread could have collapsed.
+LEAST_RANK = 1 / 6
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _probe(name: str, probe: Probed, whose: str) -> Rule:
 def _health(found: Evaluation) -> Rule:
     health, k = found.latents, len(found.latents.std)
     text = f"{len(health.dead)} of {k} latents are dead, {len(health.duplicates)} pairs alike, effective rank "
-    collapsed = 2 * len(health.dead) > k
+    collapsed = 2 * len(health.dead) > k or not health.effective_rank >= LEAST_RANK * k
     return Rule(
         "latent health",
         not collapsed,

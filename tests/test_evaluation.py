@@ -59,6 +59,13 @@ def test_dead_and_duplicate_latents_are_found() -> None:
     assert health.duplicates == ((0, 1),)
 
 
+def test_most_latents_may_be_dead() -> None:
+    z = np.random.default_rng(0).normal(size=(1_000, 16))
+    z[:, 1:] *= 1e-4
+    assert latent_health(z).dead == tuple(range(1, 16))
+    assert latent_health(np.zeros((100, 3))).dead == (0, 1, 2)
+
+
 def test_effective_rank_of_independent_latents_is_their_number_and_of_one_direction_is_one() -> None:
     rng = np.random.default_rng(0)
     assert latent_health(rng.normal(size=(5_000, 6))).effective_rank == pytest.approx(6, abs=0.05)

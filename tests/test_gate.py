@@ -1,10 +1,11 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from aemodel.config import GateJob
 from aemodel.contract import Contract
-from aemodel.evaluation import Probed
+from aemodel.evaluation import Probed, latent_health
 from aemodel.gate import Comparison, Rule, Verdict, decide, refused
 from tests.test_evaluation import FOUND, HEALTHY
 
@@ -68,6 +69,17 @@ def test_collapsed_latents_are_refused() -> None:
     collapsed = replace(FOUND, latents=replace(HEALTHY, dead=(0, 1, 2)))
     verdict = decide(GateJob(), collapsed)
     assert not verdict.passed and "3 of 4 latents are dead" in verdict.reasons[0]
+
+
+def test_an_encoder_that_has_collapsed_is_refused_however_it_did() -> None:
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=(1_000, 8))
+    one_alive = sound * np.where(np.arange(8), 1e-4, 1)
+    all_alike = sound[:, :1] + 1e-3 * sound
+    for latents, passed in ((sound, True), (one_alive, False), (all_alike, False), (sound * 0, False)):
+        verdict = decide(GateJob(), replace(FOUND, latents=latent_health(latents)))
+        assert verdict.passed == passed
+        assert passed or "the encoder has collapsed" in verdict.reasons[0]
 
 
 def test_below_the_champion_on_the_same_rows_is_refused_but_not_for_the_noise_of_a_seed() -> None:
