@@ -64,6 +64,14 @@ class Split:
         return replace(self, by="place", columns=()) if _too_alike(hashes, self.holdout) else self
 
 
+def still_held_out(before: Split, job: SplitJob) -> bool:
+    """Whether rows that the job would hold out were held out by the split `before` too."""
+    by = "hash" if job.column is None else job.by
+    same = by == before.by or (by == "hash" and before.by == "place")
+    named = job.column is None or job.column == before.columns[0].name
+    return same and named and job.holdout <= before.holdout
+
+
 def _too_alike(hashes: np.ndarray, holdout: float) -> bool:
     """Whether rows of these content hashes would be split badly: few of them differ, or a few weigh most.
 

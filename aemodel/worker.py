@@ -56,12 +56,12 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     pl.seed_everything(job.training.seed, workers=False, verbose=False)
     layout = prepared.transform.layout
     champion = _Champion.of(folder)
-    parent = champion.bundle if champion and champion.goes_on else None
+    parent = champion.bundle if champion else None
     hidden = parent.job.hidden if parent else job.model.hidden_for(layout.width)
     model_job = job.model.model_copy(update={"hidden": hidden})
     model = build(model_job, layout, prepared.pca)  # the same on every rank
     held_out = prepared.transform.apply_all(prepared.held_out)
-    teacher = champion.teacher(model, prepared.transform) if champion and champion.goes_on else None
+    teacher = champion.teacher(model, prepared.transform) if champion else None
     batch_size = -(-schedule.global_batch_size(job.training, prepared.num_training, layout.width) // world_size)
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     planned = schedule.schedule_for(job.training, plan.batch_size, plan.steps, world_size)
@@ -92,11 +92,10 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
 
 @dataclass(frozen=True)
 class _Champion:
-    """The version that this run follows on. `goes_on`: training starts from it."""
+    """The version that this run follows on; `bundle` is what training starts from, None where it starts anew."""
 
-    bundle: Bundle
+    bundle: Bundle | None
     kept: Kept
-    goes_on: bool
 
     @classmethod
     def of(cls, folder: Path) -> _Champion | None:
@@ -104,10 +103,13 @@ class _Champion:
         if lineage is None:
             return None
         champion = folder / "champion"
-        return cls(bundle.load(champion / "bundle"), Kept.load(champion / "kept"), lineage.cold is None)
+        start = bundle.load(champion / "bundle") if lineage.cold is None else None
+        return cls(start, Kept.load(champion / "kept"))
 
-    def teacher(self, model: Autoencoder, transform: Transform) -> Teacher:
-        """Start `model` at the champion, and keep a copy of it to hold it by."""
+    def teacher(self, model: Autoencoder, transform: Transform) -> Teacher | None:
+        """Start `model` at the champion, and keep a copy of it to hold it by; None where it starts anew."""
+        if self.bundle is None:
+            return None
         release.transplant(self.bundle, model, transform.layout)
         anchors = Batch.of(transform.apply_all(self.kept.anchors))
         reference = torch.tensor(self.kept.reference)
@@ -117,7 +119,7 @@ class _Champion:
 
 def _frame(model: Autoencoder, champion: _Champion | None, prepared: Prepared) -> Frame:
     """The frame that the trained `model` writes its latents in; it has none of its own before."""
-    parent = champion.bundle if champion and champion.goes_on else None
+    parent = champion.bundle if champion else None
     kept = champion.kept if champion else None
     model.frame = frame.identity(model.latent_dim)
 

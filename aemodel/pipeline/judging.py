@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from aemodel.prepared import Prepared
 from aemodel.registry import BEHIND_TAG, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 from aemodel.release import Lineage
 from aemodel.snapshot import Snapshot
+from aemodel.split import Split
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,35 @@ class _Trained:
 
 @dataclass(frozen=True)
 class _Champion:
-    """The version that the alias names while this run is judged, and how it compares."""
+    """The version that the alias names while this run is judged, and how it compares; no `comparison` where its network
+    cannot be read any more, or there are no rows that both held out."""
 
     version: Version
     digest: str
     kept: Kept
     origins: tuple[str, ...]
-    comparison: Comparison
+    comparison: Comparison | None
     r: tuple[float, ...]
 
 
 def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVersion:
-    """Measure on the held-out rows, let the gate decide, register the version once, promote it if it passed."""
+    """Measure on the held-out rows, let the gate decide, register the version once, promote it if it passed.
+
+    The champion itself is not judged again: what it was compared with is what it took over from.
+    """
     folder, registry = Path(run.folder), Registry(job.registry, work)
     with locked(folder):
+        own = registry.version_of(job.name, run.key)
+        if own is not None and own == registry.resolve(job.name, job.registry.alias):
+            registry.finish(mlflow_run(run.key, folder, job, registry))
+            if (folder / "verdict.json").exists():
+                return as_judged(run, job, work)
         trained = _measured(folder)
         write_json(folder / "evaluation.json", trained.evaluation.to_json())
         latents = _cards(trained, job.output.prefix)
         pq.write_table(latents, folder / LATENTS)
         run_id = mlflow_run(run.key, folder, job, registry)
         alias = registry.resolve(job.name, job.registry.alias)
-        own = registry.version_of(job.name, run.key)
         champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
         if own is None:
             _kept(trained, champion, latents).save(folder / "kept")
@@ -71,7 +81,8 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         version = registry.register(run_id, job.name, run.key, trained.bundle, folder, job.output, _tags(trained))
         verdict, contract = _judged(job, registry, folder, trained, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
-        behind = {BEHIND_TAG: f"{champion.comparison.left_behind:.6f}"} if champion else {}
+        comparison = champion.comparison if champion else None
+        behind = {BEHIND_TAG: f"{comparison.left_behind:.6f}"} if comparison else {}
         registry.set_tags(version, _verdict_tags(verdict) | contract.to_tags() | behind)
         figures = _figures(trained.evaluation)
         registry.log_metrics(run_id, [(name, value, 0) for name, value in figures.items()])
@@ -98,6 +109,9 @@ def as_judged(run: TrainedRun, job: Job, work: Path) -> RegisteredVersion:
     )
     training_rows = Prepared.load(folder / "prepared").held_out_is_training
     promoted = registry.resolve(job.name, job.registry.alias) == version
+    if promoted and not verdict.passed:
+        by_hand = registry.tags_of(version).get(PROMOTED_TAG, "")
+        verdict = Verdict((), (f"promoted by hand ({by_hand}) though the gate refused it",))
     return _registered(run, job, version, verdict, found, training_rows, promoted)
 
 
@@ -143,19 +157,28 @@ def _label(prepared: Prepared, *tables: pa.Table) -> Label | None:
     return Label(name, pa.concat_arrays([t.column(name).combine_chunks().cast(type_) for t in tables]))
 
 
-def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champion | None:
-    """Both on the rows that either version's run held out, less those that this one was trained on.
-
-    None where the champion is of a release whose bundles this one does not read.
-    """
-    source = registry.fetch(version)
+def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champion:
+    """What became of the champion's columns, and both on the rows that both runs held out."""
+    source, tags = registry.fetch(version), registry.tags_of(version)
+    kept, before = Kept.load(source / "kept"), Contract.from_tags(tags)
+    origins = before.origins if before else (version.number,) * kept.reference.shape[1]
+    on_anchors = measure(trained.bundle, trained.bundle.transform.apply_all(kept.anchors)).features
+    r = contracts.same_place(kept.reference, on_anchors)
     try:
-        champion, kept = bundle.load(source / "bundle"), Kept.load(source / "kept")
+        champion = bundle.load(source / "bundle")
     except BundleFormatError:
-        return None
-    prepared = trained.prepared
-    tables = [_still_held_out(kept.held_out, prepared), prepared.held_out]
-    tables = [t for t in tables if t.num_rows]
+        return _Champion(version, tags.get("aemodel.bundle", ""), kept, origins, None, r)
+    theirs = measure(champion, champion.transform.apply_all(trained.prepared.held_out)).features
+    r = tuple(np.minimum(r, contracts.same_place(theirs, trained.held_out)).tolist())
+    tables = _both_held_out(trained.prepared, kept, Membership.load(source / "kept" / MEMBERSHIP).split)
+    behind = 0.0 if PROMOTED_TAG in tags else float(tags.get(BEHIND_TAG, 0))  # a person's choice is a new beginning
+    comparison = _comparison(trained, champion, version.number, tables, behind) if tables else None
+    return _Champion(version, champion.digest, kept, origins, comparison, r)
+
+
+def _comparison(
+    trained: _Trained, champion: Bundle, version: str, tables: Sequence[pa.Table], behind: float
+) -> Comparison:
     mine, theirs = (
         measure(b, EncodedRows.concatenated([b.transform.apply_all(t) for t in tables]))
         for b in (trained.bundle, champion)
@@ -164,36 +187,27 @@ def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champ
         dict(zip(trained.bundle.input_columns, mine.r2.tolist(), strict=True)),
         dict(zip(champion.input_columns, theirs.r2.tolist(), strict=True)),
     )
-    label = _label(prepared, *tables)
+    label = _label(trained.prepared, *tables)
     probe = probed(label, mine.features, theirs.features) if label else None
     rows = sum(t.num_rows for t in tables)
-    today = len(trained.held_out)
-    on_anchors = measure(trained.bundle, trained.bundle.transform.apply_all(kept.anchors)).features
-    r = np.minimum(
-        contracts.same_place(theirs.features[-today:], mine.features[-today:]),
-        contracts.same_place(kept.reference, on_anchors),
-    )
-    tags = registry.tags_of(version)
-    before = Contract.from_tags(tags)
-    behind = 0.0 if PROMOTED_TAG in tags else float(tags.get(BEHIND_TAG, 0))  # a person's choice is a new beginning
-    origins = before.origins if before else (version.number,) * champion.model.latent_dim
-    return _Champion(
-        version,
-        champion.digest,
-        kept,
-        origins,
-        Comparison(version.number, rows, columns, r2, r2_champion, probe, behind),
-        tuple(r.tolist()),
-    )
+    return Comparison(version, rows, columns, r2, r2_champion, probe, behind)
 
 
-def _still_held_out(rows: pa.Table, prepared: Prepared) -> pa.Table:
-    """Of the champion's held-out rows those that this run would hold out too; none where that cannot be said."""
-    columns = [c.name for c in prepared.split.columns]
-    unknown = prepared.held_out_is_training or prepared.split.by == "place"
-    if unknown or any(c not in rows.column_names for c in columns):
+def _both_held_out(prepared: Prepared, kept: Kept, before: Split) -> list[pa.Table]:
+    """The champion's held-out rows that this run would hold out too, and this run's that the champion's split `before`
+    holds out too; none where that cannot be said."""
+    if prepared.held_out_is_training:
+        return []
+    if prepared.split.by == before.by == "place":  # the same rows of the same files, if no more of them
+        return [prepared.held_out] if prepared.split.holdout <= before.holdout else []
+    tables = [_held_out_by(prepared.split, kept.held_out), _held_out_by(before, prepared.held_out)]
+    return [t for t in tables if t.num_rows]
+
+
+def _held_out_by(split: Split, rows: pa.Table) -> pa.Table:
+    if split.by == "place" or any(c.name not in rows.column_names for c in split.columns):
         return rows.slice(0, 0)
-    held = [prepared.split.held_out(batch) for batch in rows.combine_chunks().to_batches()]
+    held = [split.held_out(batch) for batch in rows.combine_chunks().to_batches()]
     return rows.filter(pa.array(np.concatenate(held))) if held else rows
 
 

@@ -13,13 +13,15 @@ from aemodel.config import Job
 from aemodel.destination import check_output
 from aemodel.errors import BundleFormatError, TrainingError, redacted, shown
 from aemodel.files import digest, read_state, whole_folder, write_json
-from aemodel.pipeline.references import SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
+from aemodel.membership import Membership
+from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
 from aemodel.preflight import check_memory
 from aemodel.prepared import prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.release import Lineage
 from aemodel.schema import TableSchema
 from aemodel.snapshot import Snapshot, open_snapshot
+from aemodel.split import still_held_out
 
 log = logging.getLogger("aemodel")
 
@@ -66,18 +68,24 @@ def _place(job: Job, snapshot: Snapshot, work: Path) -> tuple[str, Path]:
 def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> Bundle | None:
     """The champion, copied into the run with what it keeps; returned if training may start from it.
 
-    Why not, where it may not, stays in the run as well.
+    Why not, where it may not, stays in the run as well; its columns are then what the new ones are turned to.
     """
     champion = registry.resolve(job.name, job.registry.alias)
     if champion is None:
         return None
     source = registry.fetch(champion)
-    try:
-        parent = bundle.load(source / "bundle")
-    except BundleFormatError as error:
-        log.warning("training from scratch, and nothing to compare with: %s", error)
-        return None
-    cold = "the job says so" if job.training.start == "cold" else release.obstacle(parent, job.model, schema)
+    split = Membership.load(source / "kept" / MEMBERSHIP).split
+    parent = None
+    if job.training.start == "cold":
+        cold: str | None = "the job says so"
+    elif not still_held_out(split, job.dataset.split):
+        cold = "dataset.split holds out rows that the champion was trained on"
+    else:
+        try:
+            parent = bundle.load(source / "bundle")
+            cold = release.obstacle(parent, job.model, schema)
+        except BundleFormatError as error:
+            cold = str(error)
     with whole_folder(folder / "champion") as partial:
         shutil.copytree(source, partial, dirs_exist_ok=True)
     Lineage(champion.number, cold).save(folder / "lineage.json")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from aemodel.config import Job, load_job
 from aemodel.errors import NoVersion, TrainingError
 from aemodel.files import read_json
 from aemodel.pipeline import RegisteredVersion, TrainedRun, evaluate_and_register
-from aemodel.pipeline.judging import as_judged
-from aemodel.registry import CHALLENGER, ROLLED_BACK_TAG, Registry, Version
+from aemodel.pipeline.judging import _both_held_out, as_judged
+from aemodel.registry import CHALLENGER, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
+from aemodel.schema import Column
+from aemodel.split import Split
 from tests.integration.house import House
 
 FIRST = Version("orders", "1")
@@ -31,6 +36,9 @@ def trained(copy: House, house: House) -> TrainedRun:
 
 
 def _judged(trained: TrainedRun, job: Job, copy: House, **gate: Any) -> RegisteredVersion:
+    """As at first, before any version was promoted."""
+    registry = Registry(job.registry, copy.work)
+    registry.client.delete_registered_model_alias("orders", job.registry.alias)
     return evaluate_and_register(trained, job.model_copy(update={"gate": job.gate.model_copy(update=gate)}), copy.work)
 
 
@@ -57,14 +65,32 @@ def test_a_refused_run_is_the_challenger_and_its_tags_say_by_which_rule(
     assert tags["aemodel.gate.latent_health"].startswith("passed: ")
 
 
+def test_the_champion_is_not_judged_again(copy: House, job: Job, trained: TrainedRun) -> None:
+    before = (Path(trained.folder) / "verdict.json").read_bytes()
+    stricter = job.model_copy(update={"gate": job.gate.model_copy(update={"min_gain_over_pca": 0.9})})
+    again = evaluate_and_register(trained, stricter, copy.work)
+    assert (again.version, again.passed, again.alias) == ("1", True, "champion")
+    assert (Path(trained.folder) / "verdict.json").read_bytes() == before
+    assert Registry(job.registry, copy.work).resolve("orders", CHALLENGER) is None
+
+
+def test_what_a_person_promoted_though_the_gate_refused_it_stays(copy: House, job: Job, trained: TrainedRun) -> None:
+    _judged(trained, job, copy, min_gain_over_pca=0.9)
+    registry = Registry(job.registry, copy.work)
+    registry.promote(FIRST, None)
+    registry.set_tags(FIRST, {PROMOTED_TAG: "good enough"})
+    again = evaluate_and_register(trained, job, copy.work)
+    assert again.passed and again.alias == "champion"
+    assert again.reasons == ("promoted by hand (good enough) though the gate refused it",)
+
+
 def test_looking_at_a_judged_run_changes_nothing(copy: House, job: Job, trained: TrainedRun) -> None:
     refused = _judged(trained, job, copy, min_gain_over_pca=0.9)
     registry = Registry(job.registry, copy.work)
-    registry.promote(FIRST, registry.resolve("orders", "champion"))
     registry.set_tags(FIRST, {"aemodel.gate": "by hand"})
     seen = as_judged(trained, job, copy.work)
     assert (seen.passed, seen.reasons, seen.r2) == (False, refused.reasons, refused.r2)
-    assert seen.alias == "champion" and registry.tags_of(FIRST)["aemodel.gate"] == "by hand"
+    assert seen.alias is None and registry.tags_of(FIRST)["aemodel.gate"] == "by hand"
 
 
 def test_a_run_whose_version_was_deleted_cannot_be_looked_at(copy: House, job: Job, trained: TrainedRun) -> None:
@@ -95,3 +121,29 @@ def test_an_alias_that_another_run_moves_meanwhile_must_be_compared_with_anew(
     monkeypatch.setattr(Registry, "promote", lambda *_: False)
     with pytest.raises(TrainingError, match="another run moved the alias 'champion' meanwhile; run again"):
         _judged(trained, job, copy)
+
+
+@pytest.mark.parametrize(("before", "now"), [(0.1, 0.3), (0.3, 0.1), (0.2, 0.2)])
+def test_versions_are_compared_on_rows_that_neither_was_trained_on(before: float, now: float) -> None:
+    column = Column("a", "numeric")
+    rows = pa.table({"a": pa.array(np.arange(4_000.0))})
+    splits = [Split("hash", (column,), share) for share in (before, now)]
+    held = [rows.filter(pa.array(split.held_out(rows.to_batches()[0]))) for split in splits]
+    prepared = SimpleNamespace(held_out_is_training=False, split=splits[1], held_out=held[1])
+    tables = _both_held_out(prepared, SimpleNamespace(held_out=held[0]), splits[0])  # type: ignore[arg-type]
+    compared = {value for table in tables for value in table["a"].to_pylist()}
+    assert compared == set(held[0]["a"].to_pylist()) & set(held[1]["a"].to_pylist()) and len(compared) > 200
+
+
+def test_rows_split_by_other_columns_or_by_place_are_told_apart_or_left_out() -> None:
+    rows = pa.table({"a": pa.array(np.arange(400.0)), "b": pa.array(np.arange(400.0))})
+    both = Split("hash", (Column("a", "numeric"), Column("b", "numeric")), 0.2)
+    kept = SimpleNamespace(held_out=rows)
+    prepared = SimpleNamespace(held_out_is_training=False, split=both, held_out=rows.drop_columns(["b"]))
+    (theirs,) = _both_held_out(prepared, kept, both)  # type: ignore[arg-type]
+    assert theirs.equals(rows.filter(pa.array(both.held_out(rows.to_batches()[0]))))
+    placed = Split("place", (), 0.2)
+    assert _both_held_out(prepared, kept, placed) == [theirs]  # type: ignore[arg-type]
+    prepared.split = placed
+    assert _both_held_out(prepared, kept, placed) == [prepared.held_out]  # type: ignore[arg-type]
+    assert _both_held_out(prepared, kept, Split("place", (), 0.1)) == []  # type: ignore[arg-type]

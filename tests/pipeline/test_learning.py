@@ -59,11 +59,21 @@ def test_a_new_run_follows_on_the_champion_or_says_why_not(copy: House, job: Job
     assert _lineage(other.folder).cold
 
 
-def test_a_champion_of_another_release_s_format_is_no_obstacle(copy: House, job: Job) -> None:
+def test_of_a_champion_of_another_release_s_format_the_columns_are_kept(copy: House, job: Job) -> None:
     (manifest,) = (copy.work / "models" / "orders" / "1").rglob("bundle.json")
     write_json(manifest, {**read_json(manifest), "format_version": 1})
     fresh = prepare_run(_changed(job, "training", seed=1), copy.work)
-    assert Lineage.load(Path(fresh.folder) / "lineage.json") is None
+    lineage = _lineage(fresh.folder)
+    assert lineage.version == "1" and "has format 1, this release reads" in str(lineage.cold)
+    assert (Path(fresh.folder) / "champion" / "kept").is_dir()
+
+
+def test_a_run_starts_anew_where_it_would_hold_out_what_the_champion_was_trained_on(copy: House, job: Job) -> None:
+    split = job.dataset.split
+    more = prepare_run(_changed(job, "dataset", split=split.model_copy(update={"holdout": 0.4})), copy.work)
+    assert _lineage(more.folder).cold == "dataset.split holds out rows that the champion was trained on"
+    fewer = prepare_run(_changed(job, "dataset", split=split.model_copy(update={"holdout": 0.05})), copy.work)
+    assert _lineage(fewer.folder).cold is None
 
 
 def test_a_finished_training_is_found_and_nothing_is_started(
