@@ -179,10 +179,12 @@ def _raise_left(folder: Path) -> None:
 
 
 def _cause(tail: list[str]) -> str | None:
-    """The last exception line of a traceback in a worker's output, leaving out torchrun's own."""
+    """The last exception line of a traceback in a worker's output, leaving out torchrun's own; a signal that ended a
+    worker only where nothing else is told, since torchrun ends the other ranks so."""
     causes = [
         line.split("]: ", 1)[-1].strip()
         for line in tail
         if any(word in line for word in ("Error: ", "Exception: ", "Signal ")) and "ChildFailedError" not in line
     ]
-    return causes[-1][:300] if causes else None
+    told = [c for c in causes if "Signal " not in c] or causes
+    return told[-1][:300] if told else None

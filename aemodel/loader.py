@@ -175,15 +175,16 @@ class TrainingLoader:
 
 
 class HeldOutLoader:
-    """Every rank's share of the held-out rows, as batches, in order."""
+    """Every rank's share of the held-out rows, as batches, in order; one without rows where there are fewer than
+    ranks, as each takes part in adding up."""
 
     def __init__(self, rows: EncodedRows, rank: int, world_size: int, batch_rows: int = 8_192) -> None:
         self.rows = rows[np.arange(rank, len(rows), world_size)]
         self.batch_rows = batch_rows
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_rows)
+        return max(1, -(-len(self.rows) // self.batch_rows))
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), self.batch_rows):
+        for start in range(0, max(1, len(self.rows)), self.batch_rows):
             yield Batch.of(self.rows[start : start + self.batch_rows])
