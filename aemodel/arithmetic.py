@@ -20,10 +20,12 @@ from aemodel.config import TrainingJob
 
 log = logging.getLogger("aemodel")
 
-#: Floating point operations of a training from which on a trial is worth its second or two: some ten seconds of a core.
-WORTH_A_TRIAL = 1e12
+#: Floating point operations of a training from which on a trial is worth its part of a second: some seconds of a core.
+WORTH_A_TRIAL = 3e11
 #: Seconds of training from which on compiling, which takes some ten, can pay.
 WORTH_COMPILING = 60.0
+#: Operations under which no machine trains as long: what that memory need not be kept free for.
+COMPILED_WORK = 2e12
 #: Steps that are not timed, since the first ones also compile and allocate; and those that are.
 UNTIMED, TIMED = 3, 8
 #: How much faster a way must be to be taken, and how far its loss may be from float32's.

@@ -23,6 +23,9 @@ from aemodel.errors import TrainingDiverged
 #: Steps by which a number of threads is judged, and the seconds between two trials.
 TRIAL_STEPS = 8
 TRIAL_INTERVAL = 5.0
+#: Trials take at most about this share of a training. A number that is so much slower in so many steps is given up.
+TRIAL_SHARE = 0.05
+HOPELESS, HOPELESS_STEPS = 1.5, 2
 
 
 class Journal(Callback):
@@ -95,18 +98,20 @@ class Threads(Callback):
         self._untried: list[int] = []
         self._seconds: dict[int, float] = {}
         self._steps: list[float] | None = None
-        self._since, self._due = 0.0, 0.0
+        self._since, self._began, self._due = 0.0, 0.0, 0.0
 
     def on_train_batch_end(self, *_: Any) -> None:
         now = time.perf_counter()
         if self._steps is None:
             if len(self.choices) > 1 and now >= self._due:
-                self._untried, self._seconds = list(self.choices), {}
+                self._untried, self._seconds, self._began = list(self.choices), {}, now
                 self._try_next(now)
             return
         self._steps.append(now - self._since)
         self._since = now
-        if len(self._steps) < TRIAL_STEPS:
+        best = min(self._seconds.values(), default=float("inf"))
+        hopeless = len(self._steps) >= HOPELESS_STEPS and min(self._steps) > HOPELESS * best
+        if len(self._steps) < TRIAL_STEPS and not hopeless:
             return
         # The median: a compiled step is compiled anew for a number of threads that it has not met.
         self._seconds[torch.get_num_threads()] = statistics.median(self._steps)
@@ -114,7 +119,7 @@ class Threads(Callback):
             self._try_next(now)
         else:
             torch.set_num_threads(min(self._seconds, key=lambda choice: self._seconds[choice]))
-            self._steps, self._due = None, now + TRIAL_INTERVAL
+            self._steps, self._due = None, now + max(TRIAL_INTERVAL, (now - self._began) / TRIAL_SHARE)
 
     def _try_next(self, now: float) -> None:
         torch.set_num_threads(self._untried.pop(0))

@@ -50,6 +50,8 @@ PARENT_BYTES, RANK_BYTES = 500 * MEGABYTE, 480 * MEGABYTE
 SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
 #: Of a scored row that waits to be written, by latent: two copies.
 SCORED_BYTES = 8
+#: What a compiler holds, in the process that it compiles for.
+COMPILER_BYTES = 250 * MEGABYTE
 #: Windows of encoded rows: the one in use, and the next one.
 WINDOW_COPIES = 2
 #: Weights, gradients, two moments, moving average, best and starting weights.
@@ -62,7 +64,8 @@ class Shape:
     of the linear space; `inputs`: what the network's first layer sees; `carried`: input columns that are written out;
     `groups`: row groups; `decoded_bytes`: all columns, decoded; `group_rows`, `group_bytes`: of the largest row group;
     `batch_size`: of one rank; `threads`: that score batches at
-    once; `cache_bytes`: of the disk, that encoded rows may take."""
+    once; `cache_bytes`: of the disk, that encoded rows may take; `compiles`: the job allows it and trains
+    long enough for it."""
 
     rows: int
     groups: int
@@ -85,6 +88,7 @@ class Shape:
     ranks: int
     threads: int
     cache_bytes: int
+    compiles: bool = False
 
     @property
     def held_out(self) -> int:
@@ -223,7 +227,7 @@ def train_bytes(shape: Shape) -> int:
     group = shape.group_rows * shape.encoded_row_bytes
     kept = shape.held_out * (shape.encoded_row_bytes + 4 * shape.width + _scored_row_bytes(shape))
     rank = RANK_BYTES + WINDOW_COPIES * window + group + shape.group_bytes
-    rank += kept + 4 * WEIGHT_COPIES * shape.weights
+    rank += kept + 4 * WEIGHT_COPIES * shape.weights + COMPILER_BYTES * shape.compiles
     gram = 16 * shape.width**2
     return PARENT_BYTES + gram + shape.ranks * rank
 

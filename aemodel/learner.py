@@ -127,6 +127,10 @@ class Learner(pl.LightningModule):
             torch._foreach_lerp_(self._averages, self._weights, weight)
 
     def on_fit_start(self) -> None:
+        self.bring_teacher()
+
+    def bring_teacher(self) -> None:
+        """To where the network is: it is no part of it, so that it is not saved with it."""
         if self.teacher is not None:
             self.teacher = self.teacher.to(self.device)
 

@@ -70,7 +70,7 @@ class ArithmeticChoice(Callback):
 
     def _chosen(self, trainer: pl.Trainer, learner: Learner) -> Arithmetic:
         device, size = trainer.strategy.root_device, learner.schedule.batch_size
-        learner.to(device)
+        learner.to(device).bring_teacher()
         batch = Batch.of(self.rows[np.arange(size) % len(self.rows)]).to(device)
         trial = Trial(learner.model, learner.exact_loss, lambda loss, n: learner.step(loss, batch, n), learner.rate)
         parameters = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)

@@ -24,6 +24,21 @@ def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.Monke
     assert {*seen} == {4, 2, 1} and seen[-20:] == [2] * 20
 
 
+def test_trying_threads_takes_little_of_a_training_even_where_one_is_much_slower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, chosen = [0.0], [16]
+    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
+    threads, steps = Threads(16), 0
+    while clock[0] < 600:
+        clock[0] += {16: 0.1, 8: 0.2, 1: 1.0}[chosen[0]]
+        threads.on_train_batch_end()
+        steps += 1
+    assert steps > 0.9 * 600 / 0.1
+
+
 def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)

@@ -157,6 +157,8 @@ def test_a_run_that_would_take_more_memory_than_the_job_allows_is_refused_with_w
     limited = job(orders).model_copy(update={"memory_limit": "0.5GB"})
     with pytest.raises(JobError, match=r"memory_limit is 0\.5GB, and a run needs about 1\.\d GB: raise it"):
         preflight.check_memory(limited, snapshot)
+    with pytest.raises(JobError, match=r"memory_limit is 0\.5GB, and scoring needs about \d+ MB: raise it"):
+        preflight.check_memory(limited, snapshot, scoring_alone=True)
     preflight.check_memory(job(orders).model_copy(update={"memory_limit": "3GB"}), snapshot)
     assert not preflight.look(limited, machine()).fits
 

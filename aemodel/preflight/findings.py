@@ -6,9 +6,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aemodel.arithmetic import COMPILED_WORK
 from aemodel.config import Job
 from aemodel.cost import (
     DECODE_CELL,
@@ -83,17 +84,22 @@ def look(job: Job, measure: Callable[[Shape], Machine]) -> Findings:
     return planned(job, snapshot, footers, shape, measure(shape))
 
 
-def check_memory(job: Job, snapshot: Snapshot) -> None:
-    """Raises JobError where a run would take more than the job's `memory_limit`."""
+def check_memory(job: Job, snapshot: Snapshot, scoring_alone: bool = False) -> None:
+    """Raises JobError where a run, or scoring alone, would take more than the job's `memory_limit`."""
     if job.memory_limit is None:
         return
     footers, carried = footers_of(snapshot, job.dataset), carried_columns(job, snapshot)
     shape = shape_of(job, footers, len(carried), device_count(job.training.devices))
-    needed, limit = max(train_bytes(shape), score_bytes(shape)), job.memory_limit_bytes
+    needed = score_bytes(shape) if scoring_alone else max(train_bytes(shape), score_bytes(shape))
+    limit, what = job.memory_limit_bytes, "scoring" if scoring_alone else "a run"
     if needed > limit:
+        ways = ["raise it"]
+        ways += ["set training.compile to false"] if shape.compiles and not scoring_alone else []
+        good = good_rows(shape, limit)
+        ways += [f"write row groups of about {good:,} rows"] if good < shape.group_rows else []
         raise JobError(
-            f"memory_limit is {job.memory_limit}, and a run needs about {size_text(needed)}: raise it, or write row "
-            f"groups of about {good_rows(shape, limit):,} rows; `aemodel preflight` tells more"
+            f"memory_limit is {job.memory_limit}, and {what} needs about {size_text(needed)}: {', or '.join(ways)}; "
+            "`aemodel preflight` tells more"
         )
 
 
@@ -127,7 +133,7 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
     batch = min(-(-global_batch_size(job.training, training, width) // ranks), max(1, training // ranks))
     schedule = schedule_for(job.training, batch, max(1, training // (batch * ranks)))
     largest = max(footers.groups, key=lambda g: (g.rows, g.decoded))
-    return Shape(
+    shape = Shape(
         rows=rows,
         groups=len(footers.groups),
         columns=len(inputs),
@@ -150,6 +156,9 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
         threads=os.cpu_count() or 1,
         cache_bytes=int(job.training.cache_disk_share * shutil.disk_usage(Path()).free),
     )
+    work = 6.0 * shape.weights * training * schedule.max_epochs
+    compiles = job.training.compile is True or (job.training.compile == "auto" and work >= COMPILED_WORK)
+    return replace(shape, compiles=compiles)
 
 
 def _embedding(column: InputColumn) -> int:
