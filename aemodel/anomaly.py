@@ -112,7 +112,8 @@ def calibrate(rows: Evidence, training: np.ndarray) -> Calibration:
         _usual(rows.errors), _usual(rows.offsets), mean, axes / np.sqrt(variance), np.ones(2), np.zeros(1), training
     )
     references = unranked.whitened(training[:KNN_ROWS]).astype(np.float32)
-    ordinary = np.maximum(np.quantile(unranked._terms(rows), ORDINARY, axis=0), 1e-12)
+    # Both are some of units each: where all is restored without an error, one that is not is not infinitely strange.
+    ordinary = np.maximum(np.quantile(unranked._terms(rows), ORDINARY, axis=0), 1.0)
     unranked = replace(unranked, ordinary=ordinary, references=references)
     return replace(unranked, quantiles=np.quantile(unranked.score(rows), np.linspace(0, 1, NUM_QUANTILES)))
 

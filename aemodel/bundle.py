@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -63,6 +64,11 @@ class Bundle:
     def nearest_numbers(self, rows: EncodedRows) -> np.ndarray | None:
         """`Neighbours.nearest` to encoded rows."""
         return self.neighbours.nearest(*_parts(self.model, self.transform, rows))
+
+    def extremes(self) -> dict[str, pa.Array]:
+        """The least and the largest number that training rows of which some are kept hold, by column that has them."""
+        found = self.neighbours.extremes(self.transform.layout.num_values)
+        return {} if found is None else self.transform.original(found)
 
 
 def calibrated(

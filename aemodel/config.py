@@ -220,7 +220,8 @@ def load_job(path: Path, environment: Mapping[str, str] | None = None) -> Job:
     except FileNotFoundError:
         raise JobError(f"no job file {shown(path)}: give the path of a YAML job file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"the job file {shown(path)} cannot be read: {error}") from None
+        reason = "it is no text in UTF-8: save it as such" if isinstance(error, UnicodeDecodeError) else error
+        raise JobError(f"the job file {shown(path)} cannot be read: {reason}") from None
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
     except RecursionError:
@@ -297,6 +298,16 @@ def _worth_telling(errors: Sequence[Any]) -> list[Any]:
 _ALTERNATIVES = ("int", "float", "bool", "literal['auto']", "constrained-int")
 
 
+#: For those of pydantic's messages that speak of Python.
+_PLAINLY = {
+    "model_type": "should be a section of keys, as `key: value`",
+    "dict_type": "should be a section of keys, as `key: value`",
+    "string_type": "should be text; put it in quotes if it looks like a number",
+    "list_type": "should be a list, as `[a, b]`",
+    "tuple_type": "should be a list, as `[a, b]`",
+}
+
+
 def _path(error: Any) -> list[str]:
     """The error's key, without the names of a union's alternatives."""
     loc = error["loc"]
@@ -311,7 +322,7 @@ def _explain(error: Any, where: str) -> str:
         return f"{where}: unknown key {shown(key)}; {nearest(path[-1], _known_keys(path[:-1]))}"
     if error["type"] == "missing":
         return f"{where}: {shown(key)} is missing; a job needs at least `dataset: {{uri: …}}`"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _PLAINLY.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     got = error.get("input")
     given = f" (got {shown(got)})" if not isinstance(got, dict) else ""
     return f"{where}: {shown(key) if key else 'the job'}: {message}{given}"

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from aemodel.anomaly import Evidence
@@ -19,6 +20,8 @@ EXPLAINED_RANK = 0.99
 CANDIDATES = 3 * NUM_REASONS
 #: Significant digits of an expected number, which is not meant to be exact.
 EXPECTED_DIGITS = 4
+#: What arithmetic leaves over where nothing is.
+ROUNDED_AWAY = 1e-12
 
 
 def explained(
@@ -57,7 +60,7 @@ def _cells(
     """
     decoded = bundle.transform.invert(bundle.model.decode(z).float().cpu().numpy())
     near = bundle.nearest_numbers(rows)
-    nearest = {} if near is None else bundle.transform.original(near)
+    nearest, extremes = {} if near is None else bundle.transform.original(near), bundle.extremes()
     held = dict(zip(batch.schema.names, batch.columns, strict=True))
     given, expected = np.full(candidates.shape, None, object), np.full(candidates.shape, None, object)
     same = np.zeros(candidates.shape, bool)
@@ -67,12 +70,23 @@ def _cells(
         whole = named.type.startswith(("int", "uint"))
         here = held[named.name].take(pa.array(row)) if named.name in held else pa.nulls(len(row))
         rounded = _texts(here, whole, EXPECTED_DIGITS)
-        wanted = _texts(decoded.column(int(column)).take(pa.array(row)), whole, EXPECTED_DIGITS)
+        made = decoded.column(int(column)).take(pa.array(row))
+        plain = pa.types.is_integer(made.type) or pa.types.is_floating(made.type)
+        if named.kind == "numeric" and plain and named.name in extremes:
+            made = _within(made, extremes[named.name])
+        wanted = _texts(made, whole, EXPECTED_DIGITS)
         if named.name in nearest:
             like = _texts(nearest[named.name].take(pa.array(row)), whole, EXPECTED_DIGITS)
             wanted = np.where(far[row, column] | (rounded == wanted), like, wanted)
         given[row, at], expected[row, at], same[row, at] = _texts(here), wanted, rounded == wanted
     return given, expected, same
+
+
+def _within(numbers: pa.Array, extremes: pa.Array) -> pa.Array:
+    """A decoder may leave what occurs: what is expected is then the least or the largest that does."""
+    low, high = extremes[0].cast(pa.float64()), extremes[1].cast(pa.float64())
+    above = pc.max_element_wise(numbers.cast(pa.float64(), safe=False), low, skip_nulls=False)
+    return pc.min_element_wise(above, high, skip_nulls=False)
 
 
 def _texts(array: pa.Array, whole: bool = False, digits: int = 6) -> np.ndarray:
@@ -89,11 +103,17 @@ def as_text(value: pa.Scalar, whole: bool = False, digits: int = 6) -> str:
     if cell is None or cell != cell:
         return "missing"
     if isinstance(cell, float):
-        return f"{cell:.0f}" if whole else f"{cell:.{digits}g}"
-    if isinstance(cell, list) and all(isinstance(v, int | float) for v in cell):
-        return "[" + ", ".join(f"{v:.3g}" for v in cell[:4]) + (", …]" if len(cell) > 4 else "]")
+        return _number(cell, ".0f" if whole else f".{digits}g")
+    if isinstance(cell, list) and all(v is None or isinstance(v, int | float) for v in cell):
+        parts = ["missing" if v is None or v != v else _number(v, ".3g") for v in cell[:4]]
+        return "[" + ", ".join(parts) + (", …]" if len(cell) > 4 else "]")
     text = cell.isoformat(" ", "seconds") if isinstance(cell, datetime) else str(cell)
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _number(value: float, form: str) -> str:
+    text = f"{0.0 if abs(value) < ROUNDED_AWAY else value:{form}}"
+    return "0" if text == "-0" else text
 
 
 def _without_python(value: pa.Scalar) -> str:

@@ -61,8 +61,10 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.model = model
         self.teacher = teacher
-        # The average looks back over a tenth of the run at most, so that short runs are not held at their start.
-        self.decay = min(AVERAGE_DECAY, 1 - 10 / max(20, schedule.total_steps))
+        # The average looks back over a part of the run at most, so that short runs are not held at their start: over
+        # less where the rate does not fall towards the end, as the weights are still on their way then.
+        part = 10 if job.preset == "residual" else 100
+        self.decay = min(AVERAGE_DECAY, 1 - part / max(2 * part, schedule.total_steps))
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         # As lists: looking through the modules takes a tenth of a small step.
         self._weights: list[Tensor] = list(model.parameters())

@@ -45,13 +45,14 @@ class EncodedRowGroups:
                 return kept
             if self._last and self._last[0] == group:
                 return self._last[1]
-            rows = self._decoded(group)
+            rows = self.decoded(group)
             if self.cache:
                 self.cache.save(group, rows)
             self._last = (group, rows)
             return rows
 
-    def _decoded(self, group: TrainingGroup) -> EncodedRows:
+    def decoded(self, group: TrainingGroup) -> EncodedRows:
+        """Decoded and encoded anew, by as many threads at once as ask."""
         parts, begin = [], 0
         path = self.snapshot.fragments[group.fragment].path
         for batch in self.snapshot.read(group.fragment, group.row_group, self.columns):

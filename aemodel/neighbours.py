@@ -112,6 +112,14 @@ class Neighbours:
         found = np.concatenate([self.fine[self._compressed_fine.index(_compressed(part)).numpy()] for part in rows])
         return np.asarray(found[:, : numbers.shape[1]] * self.units.spread + self.units.center)
 
+    def extremes(self, count: int) -> np.ndarray | None:
+        """(2, count): the least and the largest of each of the `count` numbers among the fine references; None where
+        rows are so wide that they were projected."""
+        if self.units.projection.size:
+            return None
+        numbers = self.fine[:, :count]
+        return np.stack([numbers.min(axis=0), numbers.max(axis=0)]) * self.units.spread + self.units.center
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """By name, for a file."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "units"} | vars(self.units)

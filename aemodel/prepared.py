@@ -7,7 +7,9 @@ for the Gram matrix. The result is a folder; ranks and later steps read it, nobo
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ log = logging.getLogger("aemodel")
 HELD_OUT_ROWS = 65_536
 #: Training rows that are kept: to measure overfitting by, and to hold the columns of later versions by.
 ANCHOR_ROWS = 10_000
+#: Row groups that are encoded at once for the Gram matrix.
+ENCODED_AT_ONCE = 2
 KEPT_CELLS = 16_777_216
 
 
@@ -182,10 +186,19 @@ def _second_pass(
     nulled = np.zeros(len(layout.blocks), np.int64)
 
     def encoded() -> Iterator[EncodedRows]:
-        for group in spread(groups, pca.GRAM_ROWS):
-            rows = read(group)
-            np.add(nulled, rows.nulled, out=nulled)
-            yield rows
+        # Encoding takes most of this pass, and lets other threads run: some row groups at once, used in order.
+        waiting = deque[Future[EncodedRows]]()
+        with ThreadPoolExecutor(ENCODED_AT_ONCE) as pool:
+            for group in spread(groups, pca.GRAM_ROWS):
+                waiting.append(pool.submit(read.decoded, group))
+                if len(waiting) > ENCODED_AT_ONCE:
+                    yield counted(waiting.popleft().result())
+            while waiting:
+                yield counted(waiting.popleft().result())
+
+    def counted(rows: EncodedRows) -> EncodedRows:
+        np.add(nulled, rows.nulled, out=nulled)
+        return rows
 
     return pca.principal_axes(layout, encoded(), job.most_latents), nulled
 
@@ -198,7 +211,7 @@ def _of_width(axes: PrincipalAxes, job: ModelJob, parent: Bundle | None, dimensi
         log.info("latent_dim is %d", width)
         return replace(axes, axes=axes.axes[:, :width])
     if width < job.latent_dim:
-        log.info("latent_dim is %d: less than the %d dimensions of the inputs", width, dimensions)
+        log.info("latent_dim is reduced to %d: as many as the inputs' %d dimensions would copy them", width, dimensions)
     return axes
 
 

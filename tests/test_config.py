@@ -93,7 +93,11 @@ def test_a_key_of_several_types_is_told_once_and_by_its_own_name() -> None:
         ),
         ({"datasets": {"uri": "x"}}, "unknown key 'datasets'; did you mean 'dataset'?"),
         ({"model": {}}, "'dataset' is missing; a job needs at least `dataset: {uri: …}`"),
-        ({"dataset": "x"}, "'dataset': Input should be a valid dictionary or instance of DatasetJob (got 'x')"),
+        ({"dataset": "x"}, "'dataset': should be a section of keys, as `key: value` (got 'x')"),
+        (
+            {"dataset": {"uri": None}},
+            "'dataset.uri': should be text; put it in quotes if it looks like a number (got 'None')",
+        ),
     ],
 )
 def test_one_mistake_is_told_once(data: dict[str, Any], message: str) -> None:

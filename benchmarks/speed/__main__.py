@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import benchmarks.speed as package
-from benchmarks.speed import growth, ranks, report, scoring, training
+from benchmarks.speed import growth, passes, ranks, report, scoring, training
 from benchmarks.speed.setting import Setting
 
 SECTIONS = {
@@ -16,6 +16,7 @@ SECTIONS = {
     "scoring": scoring.measured,
     "growth": growth.measured,
     "ranks": ranks.measured,
+    "passes": passes.measured,
 }
 
 

@@ -8,12 +8,13 @@ import shutil
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aemodel import launch
+from aemodel import launch, pca
 from aemodel.config import Job, load_job
 from aemodel.files import read_json
 
@@ -31,6 +32,32 @@ def prepare(job: str, folder: str) -> Figures:
     prepared, _ = prepare_folder(given, target)
     seconds = time.perf_counter() - began
     return {"rows/s": (prepared.num_training + prepared.num_held_out) / seconds, "preparing": seconds}
+
+
+def one_pass(job: str, name: str) -> Figures:
+    """One of the passes that preparing makes over the rows, in a process that has made the ones before it."""
+    from aemodel import prepared
+    from aemodel.loader import EncodedRowGroups
+    from aemodel.snapshot import open_snapshot
+    from aemodel.split import split_for
+    from aemodel.transform import fit
+
+    given = load_job(Path(job))
+    snapshot = open_snapshot(given.dataset.uri)
+    schema = prepared.table_schema(snapshot, given.dataset)
+    split = split_for(given.dataset.split, schema, snapshot.schema)
+    began, rows = time.perf_counter(), snapshot.num_rows
+    if name == "scan":
+        for fragment, file in enumerate(snapshot.fragments):
+            for group in range(len(file.row_groups)):
+                deque(snapshot.read(fragment, group, schema.names), maxlen=0)
+    else:
+        statistics, groups, _, _ = prepared._first_pass(snapshot, schema, split)
+        if name != "statistics":
+            read = EncodedRowGroups(snapshot, split, fit(statistics, given.model.effective_scaling))
+            began, rows = time.perf_counter(), min(pca.GRAM_ROWS, sum(g.rows for g in groups))
+            prepared._second_pass(read, groups, given.model)
+    return {"rows/s": rows / (time.perf_counter() - began)}
 
 
 def train(prepared: str, job: str, folder: str, ranks: str = "1") -> Figures:
@@ -145,7 +172,7 @@ def _is_of_new_rows(line: dict[str, Any]) -> bool:
     return line["event"] == "held_out" or (line["event"] == "step" and line["epoch"] == 0)
 
 
-COMMANDS = {c.__name__: c for c in (prepare, train, train_alone, register, score, whole)}
+COMMANDS = {c.__name__: c for c in (prepare, one_pass, train, train_alone, register, score, whole)}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.results import as_markdown, machine
-from benchmarks.speed import ranks, scoring, training
+from benchmarks.speed import passes, ranks, scoring, training
 from benchmarks.speed.curves import at_end_of_epoch
 from benchmarks.speed.measure import Measured
 from benchmarks.speed.pictures import picture
@@ -18,6 +18,7 @@ BASELINES: dict[str, Callable[[str], str]] = {
     "training": training.baseline,
     "scoring": lambda _: scoring.BASELINE,
     "ranks": lambda _: ranks.BASELINE,
+    "passes": lambda _: passes.BASELINE,
 }
 TITLES = {
     "training": "Training 64-256-16-256-64",
@@ -25,6 +26,7 @@ TITLES = {
     "scoring": "Scoring, Parquet to Parquet",
     "growth": "Whole jobs by size",
     "ranks": "Ranks",
+    "passes": "Before training, pass by pass",
 }
 #: Columns of the tables, as far as a section has them; seconds where no unit stands.
 SPEEDS = ("rows/s, first epoch", "rows/s")
