@@ -54,3 +54,11 @@ def test_watching_ends_with_the_block_even_where_it_fails() -> None:
 
 def test_a_process_that_is_not_there_has_no_memory() -> None:
     assert private_bytes(2**30) == 0
+
+
+def test_what_was_freed_is_given_back() -> None:
+    held = [bytes(1_000) for _ in range(100_000)]  # small pieces: the C library keeps them when they are freed
+    full = private_bytes(os.getpid())
+    del held
+    memory.give_back()
+    assert private_bytes(os.getpid()) < full - 50 * MEGABYTE

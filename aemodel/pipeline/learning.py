@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aemodel import bundle, launch, release
+from aemodel import bundle, launch, memory, release
 from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.destination import check_output
@@ -117,6 +117,7 @@ def _train(run: PreparedRun, folder: Path, job: Job, registry: Registry) -> None
         _tell(events)
         registry.log_metrics(run_id, [metric for event in events for metric in _metrics(event)])
 
+    memory.give_back()  # what preparing took; the ranks want it now
     try:
         launch.train(folder, launch.device_count(job.training.devices), on_events)
     except TrainingError:
