@@ -77,10 +77,10 @@ def rollback(job: JobFile, reason: Reason, work_dir: WorkDir = None) -> None:
 def _preflight(job_file: Path) -> None:
     job = load_job(job_file)
     from aemodel import preflight
-    from aemodel.snapshot import open_snapshot
 
-    print(preflight.rendered(preflight.look(job, preflight.measured)))
-    preflight.check_memory(job, open_snapshot(job.dataset.uri))  # what a run would be refused for
+    found = preflight.look(job, preflight.measured)
+    print(preflight.rendered(found))
+    preflight.refuse_beyond(job, found.shape)  # as a run would be
 
 
 def _move(job_file: Path, work_dir: str | None, how: str, *what: str) -> None:

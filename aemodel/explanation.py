@@ -70,10 +70,7 @@ def _cells(
         whole = named.type.startswith(("int", "uint"))
         here = held[named.name].take(pa.array(row)) if named.name in held else pa.nulls(len(row))
         rounded = _texts(here, whole, EXPECTED_DIGITS)
-        made = decoded.column(int(column)).take(pa.array(row))
-        plain = pa.types.is_integer(made.type) or pa.types.is_floating(made.type)
-        if named.kind == "numeric" and plain and named.name in extremes:
-            made = _within(made, extremes[named.name])
+        made = _within(decoded.column(int(column)).take(pa.array(row)), extremes.get(named.name))
         wanted = _texts(made, whole, EXPECTED_DIGITS)
         if named.name in nearest:
             like = _texts(nearest[named.name].take(pa.array(row)), whole, EXPECTED_DIGITS)
@@ -82,10 +79,13 @@ def _cells(
     return given, expected, same
 
 
-def _within(numbers: pa.Array, extremes: pa.Array) -> pa.Array:
-    """A decoder may leave what occurs: what is expected is then the least or the largest that does."""
+def _within(made: pa.Array, extremes: pa.Array | None) -> pa.Array:
+    """A decoder may leave what occurs: what is expected of a number is then the least or the largest that does."""
+    number = pa.types.is_integer(made.type) or pa.types.is_floating(made.type)
+    if extremes is None or not number:
+        return made
     low, high = extremes[0].cast(pa.float64()), extremes[1].cast(pa.float64())
-    above = pc.max_element_wise(numbers.cast(pa.float64(), safe=False), low, skip_nulls=False)
+    above = pc.max_element_wise(made.cast(pa.float64(), safe=False), low, skip_nulls=False)
     return pc.min_element_wise(above, high, skip_nulls=False)
 
 

@@ -86,7 +86,11 @@ def decide(
         return Verdict((), ("the gate is disabled by the job",))
     if found.rows < ENOUGH_ROWS:
         return Verdict((), (f"{found.rows} held-out rows are too few to judge by",))
-    rules = [*_against_pca(job, found, contract), _health(found)]
+    # A release keeps its axes, and PCA taken anew may suit newer rows or more columns better: what it must not
+    # be below is the champion. A margin that the job asks for holds for every version.
+    release = champion is not None and contract is not None and bool(contract.r) and contract.cold is None
+    rules = [] if release and job.min_gain_over_pca <= 0 else list(_against_pca(job, found))
+    rules.append(_health(found))
     if champion is not None:
         rules += _against_champion(champion)
     notes: list[str] = []
@@ -102,11 +106,7 @@ def refused(reason: str) -> Verdict:
     return Verdict((Rule("by hand", False, reason),))
 
 
-def _against_pca(job: GateJob, found: Evaluation, contract: Contract | None) -> Iterator[Rule]:
-    # A release keeps its axes, and PCA taken anew may suit newer rows or more columns better: what it must not
-    # be below is the champion. A margin that the job asks for holds for every version.
-    if contract is not None and contract.r and contract.cold is None and job.min_gain_over_pca <= 0:
-        return
+def _against_pca(job: GateJob, found: Evaluation) -> Iterator[Rule]:
     gain = found.r2 - found.r2_pca
     better = gain >= job.min_gain_over_pca - ROUNDING  # not so when either is not a number
     text = f"held-out R² {found.r2:.4f} is {gain:+.4f} from PCA's {found.r2_pca:.4f} of the same width"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from aemodel.errors import BundleError, shown
 from aemodel.files import read_state, write_json
 from aemodel.schema import Column
 from aemodel.snapshot import Fragment, Snapshot
@@ -45,6 +46,9 @@ class Membership:
 
     @classmethod
     def load(cls, path: Path) -> Membership:
+        """Raises BundleError where there is none."""
+        if not path.exists():
+            raise BundleError(f"{shown(path)} is missing: the version was not registered whole; retrain, or mend it")
         state: dict[str, Any] = read_state(path)
         columns = tuple(Column(**c) for c in state["split"]["columns"])
         return cls(Split(**{**state["split"], "columns": columns}), frozenset(state["files"]))

@@ -107,7 +107,9 @@ def transplant(parent: Bundle, model: Autoencoder, layout: Layout) -> None:
             model.embeddings[mine].load_state_dict(old.embeddings[theirs].state_dict())
         _copy_layers(model.g, old.g, maps.features(model, old), _first(k))
         _copy_layers(model.h, old.h, _first(k), width)
-        _copy_layers(nn.Sequential(model.read), nn.Sequential(old.read), _first(k), _first(old.read.out_features))
+        _copy_layers(
+            nn.Sequential(model.readout), nn.Sequential(old.readout), _first(k), _first(old.readout.out_features)
+        )
     else:
         assert isinstance(model, Plain) and isinstance(old, Plain)
         _copy_layers(model.encoder, old.encoder, width, _first(k))

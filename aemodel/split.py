@@ -66,10 +66,11 @@ class Split:
 
 def still_held_out(before: Split, job: SplitJob) -> bool:
     """Whether rows that the job would hold out were held out by the split `before` too."""
-    by = "hash" if job.column is None else job.by
-    same = by == before.by or (by == "hash" and before.by == "place")
-    named = job.column is None or job.column == before.columns[0].name
-    return same and named and job.holdout <= before.holdout
+    if job.column is None:
+        same = before.by in ("hash", "place")
+    else:
+        same = (job.by, job.column) == (before.by, *(c.name for c in before.columns))
+    return same and job.holdout <= before.holdout
 
 
 def _too_alike(hashes: np.ndarray, holdout: float) -> bool:

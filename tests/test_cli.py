@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aemodel import pipeline
@@ -106,3 +108,12 @@ def test_a_wrong_job_file_is_refused_without_waiting_for_torch(tmp_path: Path) -
     root = str(Path(__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [2, False] and done.stderr.startswith("aemodel: no job file 'no.yaml'")
+
+
+def test_preflight_ends_as_the_run_would_where_memory_does_not_do(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": list(range(500)), "b": [i % 7 for i in range(500)]}), tmp_path / "rows.parquet")
+    path = tmp_path / "small.yaml"
+    path.write_text(f"name: m\ndataset: {{uri: {tmp_path / 'rows.parquet'}}}\nmemory_limit: 1MB\n")
+    done = aemodel("preflight", path)
+    assert done.code == 2 and "500 rows" in done.output
+    assert "memory_limit is 1MB, and a run needs about" in done.errors and "row groups" not in done.errors

@@ -81,7 +81,7 @@ def test_nothing_known_is_said_to_be_nothing() -> None:
         ("s3://key:secret@bucket/data", "s3://***@bucket/data"),
         ("s3://bucket/data?secret_key=abc", "s3://bucket/data"),
         ("https://token@host:5000/path", "https://***@host:5000/path"),
-        ("sqlite:///work/mlflow.db", "sqlite:///work/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
         ("data/flights", "data/flights"),
         ("data/part-?.parquet", "data/part-?.parquet"),
         ("s3://[not-an-address/data", "s3://[not-an-address/data"),

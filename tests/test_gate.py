@@ -47,6 +47,7 @@ def test_a_release_is_compared_with_the_champion_and_not_with_a_fresh_pca(cold: 
     below = replace(FOUND, r2=0.70)
     assert decide(GateJob(), below, CHAMPION, contract).passed is passed
     assert not decide(GateJob(min_gain_over_pca=0.01), below, CHAMPION, contract).passed
+    assert not decide(GateJob(), below, None, contract).passed, "where it cannot be compared, PCA is the measure"
 
 
 def test_columns_that_would_mean_something_else_are_refused_unless_allowed() -> None:

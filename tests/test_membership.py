@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from aemodel.errors import BundleError
 from aemodel.membership import Membership
 from aemodel.prepared import Prepared
 from aemodel.snapshot import Snapshot
@@ -38,3 +40,8 @@ def test_rows_of_a_file_that_was_not_there_or_that_tells_too_little_were_not(
     assert flags[: first.num_rows].any() and not flags[first.num_rows :].any()
     batch = next(mixed_snapshot.read(0, 0, ["price"]))
     assert not known.in_training(batch, mixed_snapshot.fragments[0], 0, 0).any()
+
+
+def test_a_version_that_does_not_say_what_it_was_trained_on_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"training\.json' is missing: the version was not registered whole"):
+        Membership.load(tmp_path / "training.json")

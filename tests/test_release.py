@@ -61,9 +61,9 @@ def test_training_starts_exactly_at_the_parent_with_new_columns_and_latents_behi
         torch.testing.assert_close(z[:, :4], z_ref, rtol=1e-4, atol=1e-4)
         errors, errors_ref = model.squared_errors(mine)[0], parent.model.squared_errors(theirs)[0]
     if isinstance(model, Residual) and isinstance(parent.model, Residual):
-        read, read_ref = model.read, parent.model.read
-        assert read_ref.weight.any(), "the parent has learned to read"
-        assert torch.equal(read.weight[: read_ref.out_features, :4], read_ref.weight)
+        mine, theirs = model.readout, parent.model.readout
+        assert theirs.weight.any(), "the parent has learned to read"
+        assert torch.equal(mine.weight[: theirs.out_features, :4], theirs.weight)
     if latent_dim == 4:
         torch.testing.assert_close(errors[:, : errors_ref.shape[1]], errors_ref, rtol=1e-3, atol=1e-4)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from aemodel.config import DatasetJob, SplitJob
 from aemodel.errors import JobError
-from aemodel.split import FEW_DISTINCT, Place, Split, check_column, split_for, time_threshold
+from aemodel.schema import Column
+from aemodel.split import FEW_DISTINCT, Place, Split, check_column, split_for, still_held_out, time_threshold
 from tests import tables
 
 
@@ -137,3 +138,21 @@ def test_by_place_other_row_groups_and_files_hold_out_other_rows(place: Place) -
     batch = coded(4, 1_000)
     split = fitting(batch)
     assert (split.held_out(batch, place) != split.held_out(batch, Place("a.parquet", 0, 0))).any()
+
+
+@pytest.mark.parametrize(
+    ("before", "job", "still"),
+    [
+        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(holdout=0.2), True),
+        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(holdout=0.1), True),
+        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(holdout=0.3), False),
+        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(by="time", column="a", holdout=0.2), False),
+        (Split("time", (Column("a", "numeric"),), 0.2, 1.0), SplitJob(by="time", column="a", holdout=0.2), True),
+        (Split("time", (Column("a", "numeric"),), 0.2, 1.0), SplitJob(by="time", column="b", holdout=0.2), False),
+        (Split("time", (Column("a", "numeric"),), 0.2, 1.0), SplitJob(holdout=0.2), False),
+        (Split("place", (), 0.2), SplitJob(holdout=0.2), True),
+        (Split("place", (), 0.2), SplitJob(by="group", column="a", holdout=0.2), False),
+    ],
+)
+def test_whether_what_a_job_holds_out_was_held_out_before(before: Split, job: SplitJob, still: bool) -> None:
+    assert still_held_out(before, job) is still

@@ -72,7 +72,7 @@ class Residual(Autoencoder):
         self.readable = READABLE + vectors * (VECTOR_READABLE - READABLE)
         self.g = _perceptron(features, hidden, latent_dim, dropout)
         self.h = _perceptron(latent_dim, hidden, layout.width, dropout)
-        self.read = _zero(nn.Linear(latent_dim, _num_products(latent_dim)))
+        self.readout = _zero(nn.Linear(latent_dim, _num_products(latent_dim)))
 
     @property
     def linear_axes(self) -> Tensor:
@@ -94,7 +94,7 @@ class Residual(Autoencoder):
         one, other = torch.tril_indices(scores.shape[1], scores.shape[1], device=x.device)
         products = scores[:, one] * scores[:, other]
         with torch.autocast(x.device.type, enabled=False):
-            missed = (self.read(z.float()) - products).square().mean(dim=0)
+            missed = (self.readout(z.float()) - products).square().mean(dim=0)
         return self.readable * (missed / products.var(dim=0, correction=0).clamp(min=1e-3)).mean()
 
     def objective(self, by_column: Tensor) -> Tensor:

@@ -62,17 +62,15 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
     """
     folder, registry = Path(run.folder), Registry(job.registry, work)
     with locked(folder):
-        own = registry.version_of(job.name, run.key)
-        if own is not None and own == registry.resolve(job.name, job.registry.alias):
-            registry.finish(mlflow_run(run.key, folder, job, registry))
-            if (folder / "verdict.json").exists():
-                return as_judged(run, job, work)
+        own, alias = registry.version_of(job.name, run.key), registry.resolve(job.name, job.registry.alias)
+        run_id = mlflow_run(run.key, folder, job, registry)
+        if own is not None and own == alias and (folder / "verdict.json").exists():
+            registry.finish(run_id)
+            return as_judged(run, job, work)
         trained = _measured(folder)
         write_json(folder / "evaluation.json", trained.evaluation.to_json())
         latents = _cards(trained, job.output.prefix)
         pq.write_table(latents, folder / LATENTS)
-        run_id = mlflow_run(run.key, folder, job, registry)
-        alias = registry.resolve(job.name, job.registry.alias)
         champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
         if own is None:
             _kept(trained, champion, latents).save(folder / "kept")

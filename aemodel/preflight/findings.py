@@ -89,10 +89,14 @@ def check_memory(job: Job, snapshot: Snapshot, scoring_alone: bool = False) -> N
     if job.memory_limit is None:
         return
     footers, carried = footers_of(snapshot, job.dataset), carried_columns(job, snapshot)
-    shape = shape_of(job, footers, len(carried), device_count(job.training.devices))
+    refuse_beyond(job, shape_of(job, footers, len(carried), device_count(job.training.devices)), scoring_alone)
+
+
+def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
+    """`check_memory`, of a table of known shape."""
     needed = score_bytes(shape) if scoring_alone else max(train_bytes(shape), score_bytes(shape))
     limit, what = job.memory_limit_bytes, "scoring" if scoring_alone else "a run"
-    if needed > limit:
+    if job.memory_limit is not None and needed > limit:
         ways = ["raise it"]
         ways += ["set training.compile to false"] if shape.compiles and not scoring_alone else []
         good = good_rows(shape, limit)

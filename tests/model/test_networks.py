@@ -157,17 +157,17 @@ def test_residual_pays_for_products_of_its_axes_that_no_straight_line_reads_from
     scores = (x - model.mean) @ model.axes
     scores = (scores / scores.std(dim=0, correction=0)).clamp(-3, 3)
     k = model.latent_dim
-    assert model.read.out_features == k * (k + 1) // 2
+    assert model.readout.out_features == k * (k + 1) // 2
     products = torch.stack([scores[:, i] * scores[:, j] for i in range(k) for j in range(i + 1)], dim=1)
     with torch.no_grad():
-        model.read.bias.copy_(products.mean(dim=0))
+        model.readout.bias.copy_(products.mean(dim=0))
     constant = float(model.unread(scores, x).detach())
     assert constant == pytest.approx(model.readable, rel=1e-3), "a constant explains nothing"
     design = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
     best = torch.linalg.lstsq(design, products).solution
     with torch.no_grad():
-        model.read.weight.copy_(best[:-1].T)
-        model.read.bias.copy_(best[-1])
+        model.readout.weight.copy_(best[:-1].T)
+        model.readout.bias.copy_(best[-1])
     share = ((design @ best - products).square().mean(dim=0) / products.var(dim=0, correction=0)).mean()
     paid = float(model.unread(scores, x).detach())
     assert paid == pytest.approx(model.readable * float(share), rel=1e-3)
