@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 BENCHED := $(VENV)/.benched
 SCRATCH ?= .aemodel/bench
 
-.PHONY: help demo test lint typecheck bench bench-features bench-ablation bench-anomaly bench-speed clean
+.PHONY: help demo test lint typecheck bench bench-features bench-ablation bench-anomaly bench-cards bench-speed clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,7 +25,7 @@ lint: $(INSTALLED)  ## Check style and import rules
 typecheck: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
-bench: bench-features bench-ablation bench-anomaly bench-speed  ## Run the benchmarks: make bench DATA=folder
+bench: bench-features bench-ablation bench-anomaly bench-cards bench-speed  ## Run the benchmarks: make bench DATA=folder
 
 bench-features: $(BENCHED)  ## Feature quality on real tables: make bench-features DATA=folder
 	$(BIN)/python -W ignore -m benchmarks.features --data "$(DATA)" --jobs 2
@@ -35,6 +35,9 @@ bench-ablation: $(BENCHED)  ## What each part of the recipe is worth: make bench
 
 bench-anomaly: $(BENCHED)  ## Anomaly detection against its peers: make bench-anomaly DATA=folder
 	$(BIN)/python -W ignore -m benchmarks.anomaly --data "$(DATA)" --jobs 2
+
+bench-cards: $(BENCHED)  ## Whether the latent cards' names are true: make bench-cards DATA=folder
+	$(BIN)/python -W ignore -m benchmarks.cards --data "$(DATA)" --jobs 2
 
 bench-speed: $(BENCHED)  ## Speed and memory against peers: make bench-speed [PEER_PYTHON=python] [SPEED="--only scoring"]
 	$(BIN)/python -W ignore -m benchmarks.speed --scratch "$(SCRATCH)" $(if $(PEER_PYTHON),--peer-python "$(PEER_PYTHON)") $(SPEED)

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
+from aemodel.card.terms import Term
+from benchmarks.cards import holds, stated
 from benchmarks.speed import tables, training
 from benchmarks.speed.measure import Measured, Method, in_turn
 from benchmarks.speed.setting import Setting
@@ -122,3 +124,16 @@ def test_losses_are_compared_when_the_reference_ends(tmp_path: Path) -> None:
     rows = [row(REFERENCE, [(1, 0.5), (2, 0.3)]), row("aemodel", [(0, 1.0), (1.5, 0.2), (3.0, 0.1)])]
     told = at_end_of_epoch(pd.DataFrame(rows)).set_index("method")
     assert list(told.loc["aemodel"]) == [2, 0.2, 1.5]
+
+
+def test_the_terms_of_a_card_s_name_are_found_though_levels_hold_blanks_and_signs() -> None:
+    named = [Term("a", "a"), Term("c", "c=new +a"), Term("c", "c=new"), Term("b", "b")]
+    assert list(stated("+c=new +a −b", named)) == [(1, 1), (3, -1)]
+    assert list(stated("−a +c=new", named)) == [(0, -1), (2, 1)]
+    assert list(stated("nonlinear", named)) == []
+
+
+def test_a_term_holds_if_the_ends_of_the_feature_column_differ_as_it_says() -> None:
+    feature = np.linspace(-1, 1, 100)
+    assert holds(feature**3, feature, 1) and not holds(feature**3, feature, -1)
+    assert not holds(np.zeros(100), feature, 1), "no difference is none"
