@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemodel import neighbours
-from aemodel.neighbours import FARTHEST, FINE_WEIGHT, PROJECTED, Neighbours, kth_distance
+from aemodel.neighbours import FARTHEST, FINE_WEIGHT, PROJECTED, Neighbours, _compressed, kth_distance
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(600, 3)) * [1, 10, 100]
@@ -86,3 +86,8 @@ def test_few_training_rows_are_enough(rows: int) -> None:
     known = neighbours.fit(NUMBERS[:rows], OTHERS[:rows], (NUMBERS[:rows], OTHERS[:rows]))
     assert np.isfinite(known.distances(NUMBERS, OTHERS).total).all()
     assert np.isfinite(kth_distance(NUMBERS, NUMBERS[:rows])).all()
+
+
+def test_differences_are_compressed_by_asinh() -> None:
+    values = torch.tensor([-1e4, -3.0, -1e-4, 0.0, 1e-6, 0.5, 20.0, 1e6])
+    torch.testing.assert_close(_compressed(values), torch.asinh(values), rtol=1e-6, atol=1e-9)
