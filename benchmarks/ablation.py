@@ -22,8 +22,9 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from aemodel.model import Autoencoder, reconstruct
+from aemodel.model import Autoencoder, Batch, Loss, Residual, reconstruct
 from aemodel.pca import Projection
 from benchmarks import measures
 from benchmarks.features import DEFAULT, Sample
@@ -48,6 +49,28 @@ def _unweighted(*_: object) -> None:
     """Stands in for the scaling of a source column: every dimension keeps its own variance."""
 
 
+def _levels_unseen(model: Residual, batch: Batch) -> Tensor:
+    """Stands in for what g sees: no level of a categorical column, only what W has of them."""
+    values, flags = model.linear.raw(batch)
+    return torch.cat(
+        [values, flags, *(values.new_zeros(len(values), e.embedding_dim) for e in model.embeddings)], dim=1
+    )
+
+
+def _emphasised(model: Autoencoder, clean: Batch, noisy: Batch, nested: bool = False, trim: float = 0.0) -> Loss:
+    """Stands in for the loss: cells that were replaced count three times as much as the others (.75 / .25)."""
+    x, observed = model.linear(clean)
+    seen = model.linear(noisy)[0]
+    code = model.code(seen, noisy)
+    squared = (model.decode(code.z).float() - x).square()
+    squared[:, : observed.shape[1]] *= observed
+    replaced = squared.new_zeros(len(x), model.num_columns).index_add_(1, model.column_of, (seen != x).float())
+    weight = 1 + 2 * replaced.clamp(max=1)
+    squared = squared * (weight / weight.mean(dim=0))[:, model.column_of]
+    by_column = squared.new_zeros(model.num_columns).index_add_(0, model.column_of, squared.mean(dim=0))
+    return Loss(model.objective(by_column) + code.penalty + model.unread(code.z, x), by_column.detach())
+
+
 VARIANTS = (
     Variant("the recipe"),
     Variant("no skip: plain", {"preset": "plain"}),
@@ -55,12 +78,15 @@ VARIANTS = (
     Variant("departure dear (10)", patched={"aemodel.model.networks.DEPARTURE": 10.0}),
     Variant("products need not be read", patched=dict.fromkeys(READABLE, 0.0)),
     Variant("columns count alike", patched={"aemodel.model.networks.Residual.objective": Autoencoder.objective}),
+    Variant("replaced cells count three times", patched={"aemodel.model.networks.Residual.loss": _emphasised}),
     Variant("no noise", {"noise": 0.0}),
     Variant("noise 0.1", {"noise": 0.1}),
     Variant("noise 0.35", {"noise": 0.35}),
     Variant("no moving average", patched={"aemodel.learner.AVERAGE_DECAY": 0.0}),
     Variant("standard instead of quantile scaling", {"scaling": "standard"}),
     Variant("levels, not columns, count once", patched={"aemodel.transform._weigh": _unweighted}),
+    Variant("no straight tails beyond the quantiles", patched={"aemodel.transform._piecewise": np.interp}),
+    Variant("levels unseen by g", patched={"aemodel.model.networks.Residual._inputs": _levels_unseen}),
     Variant("hidden 64, 64", {"hidden": [64, 64]}),
     Variant("hidden 512, 512", {"hidden": [512, 512]}),
     Variant("500 steps", patched={"aemodel.schedule.TARGET_STEPS": 500}),
