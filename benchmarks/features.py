@@ -1,6 +1,6 @@
 """Feature quality on real tables: every preset against PCA, raw columns and random features of the same width.
 
-    python -m benchmarks.features --data FOLDER [--tables adult,flights] [--seeds 5] [--other-seeds 2] [--jobs 2]
+    python -m benchmarks.features --data FOLDER [--tables adult,flights] [--seeds 5] [--other-seeds 5] [--jobs 2]
 
 FOLDER holds one folder of Parquet files a table, with a `_meta.json` that names the `label`. A fifth of the rows, the
 same for all seeds, is the test; each seed trains on another four fifths of the rest. Everything runs on defaults.
@@ -29,7 +29,7 @@ from aemodel.evaluation import latent_health
 from aemodel.model import Autoencoder, Batch, SwapNoise, build, reconstruct
 from aemodel.pca import Projection
 from benchmarks import measures
-from benchmarks.results import feature_results
+from benchmarks.results import FeatureResults
 from benchmarks.tables import TABLES, Data, Learned, learn
 
 DEFAULT = "residual"
@@ -40,13 +40,14 @@ BOOSTED_CLASSES = 2
 
 @dataclass(frozen=True)
 class Features:
-    """A method's features of training and test rows, and what it reconstructs of the test rows."""
+    """A method's features of training and test rows, and what it reconstructs of the test rows: R² by source column,
+    (columns,), as they are and each hidden."""
 
     method: str
     train: np.ndarray
     test: np.ndarray
-    r2: float | None = None
-    masked_r2: float | None = None
+    r2: np.ndarray | None = None
+    masked_r2: np.ndarray | None = None
     robustness: float | None = None
 
 
@@ -113,7 +114,7 @@ def _of(method: str, model: Autoencoder, sample: Sample) -> Features:
         method,
         model.encode(sample.train).numpy(),
         clean,
-        float(np.nanmean(reconstruct(model, [sample.test]).r2)),
+        reconstruct(model, [sample.test]).r2,
         measures.masked_r2(model, sample.learned.bundle.transform.layout, sample.test),
         measures.robustness(clean, noisy),
     )
@@ -134,8 +135,8 @@ def measured(features: Features, sample: Sample, raw: np.ndarray) -> dict[str, o
         "kNN": measures.neighbours(*split),
         "boosting": measures.boosting(*split) if _boosted(features, sample) else None,
         "NMI": measures.cluster_agreement(features.test, truth),
-        "R²": features.r2,
-        "masked R²": features.masked_r2,
+        "R²": _mean(features.r2),
+        "masked R²": _mean(features.masked_r2),
         "trust": trust,
         "continuity": continuity,
         "effective rank": health.effective_rank / features.test.shape[1],
@@ -143,6 +144,19 @@ def measured(features: Features, sample: Sample, raw: np.ndarray) -> dict[str, o
         "duplicates": len(health.duplicates),
         "robust": features.robustness,
     }
+
+
+def _mean(by_column: np.ndarray | None) -> float | None:
+    return None if by_column is None else float(np.nanmean(by_column))
+
+
+def by_column(features: Features, sample: Sample) -> list[dict[str, object]]:
+    """One row a source column, of a method that reconstructs."""
+    if features.r2 is None or features.masked_r2 is None:
+        return []
+    told = {"table": sample.data.name, "method": features.method, "seed": sample.seed}
+    columns = zip(sample.learned.bundle.input_columns, features.r2, features.masked_r2, strict=True)
+    return [told | {"column": name, "R²": r2, "masked R²": masked} for name, r2, masked in columns]
 
 
 def _boosted(features: Features, sample: Sample) -> bool:
@@ -159,14 +173,17 @@ def _raw_and_learned(raw: Features, learned: Features, sample: Sample) -> dict[s
     return {"table": sample.data.name, "method": f"raw + {DEFAULT}", "seed": sample.seed, "boosting": score}
 
 
-def of_seed(data: Data, seed: int, presets: tuple[str, ...]) -> tuple[list[dict[str, object]], dict[str, np.ndarray]]:
-    """The result rows of one seed, and each method's features of the test rows."""
+def of_seed(
+    data: Data, seed: int, presets: tuple[str, ...]
+) -> tuple[list[dict[str, object]], list[dict[str, object]], dict[str, np.ndarray]]:
+    """The result rows of one seed, those by source column, and each method's features of the test rows."""
     found = [(features, sample) for features, sample in methods(data, seed, presets)]
     by_name = {features.method: features for features, _ in found}
     raw = by_name["raw columns"]
     rows = [measured(features, sample, raw.test) for features, sample in found]
     rows.append(_raw_and_learned(raw, by_name[DEFAULT], found[0][1]))
-    return rows, {name: features.test for name, features in by_name.items()}
+    columns = [row for features, sample in found for row in by_column(features, sample)]
+    return rows, columns, {name: features.test for name, features in by_name.items()}
 
 
 def releases(data: Data) -> list[dict[str, object]]:
@@ -190,22 +207,24 @@ def releases(data: Data) -> list[dict[str, object]]:
     return rows
 
 
-def of_table(root: Path, seeds: int, other_seeds: int, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Result rows and retrains of one table; `stability` is the mean |r| with the same column of the seed before."""
+def of_table(root: Path, seeds: int, other_seeds: int, name: str) -> FeatureResults:
+    """All of one table; `stability` is the mean |r| with the same column of the seed before."""
     torch.set_num_threads(1)
     data = Data.load(root, name)
     rows: list[dict[str, object]] = []
+    columns: list[dict[str, object]] = []
     before: dict[str, np.ndarray] = {}
     for seed in range(seeds):
-        found, features = of_seed(data, seed, PRESETS if seed < other_seeds else (DEFAULT,))
+        found, of_columns, features = of_seed(data, seed, PRESETS if seed < other_seeds else (DEFAULT,))
         for row in found:
             method = str(row["method"])
             if method in before and before[method].shape == features[method].shape:
                 row["stability"] = float(measures.same_place_correlation(features[method], before[method]).mean())
             print(" ".join(f"{k}={v:.4f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
         rows += found
+        columns += of_columns
         before |= features
-    return pd.DataFrame(rows), pd.DataFrame(releases(data))
+    return FeatureResults(*(pd.DataFrame(part) for part in (rows, columns, releases(data))))
 
 
 def main() -> None:
@@ -213,7 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--other-seeds", type=int, default=2)
+    parser.add_argument("--other-seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="tables at a time, each in a process with one thread")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
@@ -222,10 +241,10 @@ def main() -> None:
     work = partial(of_table, arguments.data, arguments.seeds, arguments.other_seeds)
     names = arguments.tables.split(",")
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+        parts: list[FeatureResults] = []
         for part in pool.map(work, names):  # written after each table: the whole takes an hour
             parts.append(part)
-            feature_results(pd.concat([a for a, _ in parts]), pd.concat([b for _, b in parts]), arguments.out)
+            FeatureResults.joined(parts).write(arguments.out)
 
 
 if __name__ == "__main__":

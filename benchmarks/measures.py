@@ -74,8 +74,8 @@ def robustness(clean: np.ndarray, noisy: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def masked_r2(model: Autoencoder, layout: Layout, rows: Batch) -> float:
-    """The mean over source columns of the R² of a column that is hidden from the encoder, at most SMALL_SAMPLE rows.
+def masked_r2(model: Autoencoder, layout: Layout, rows: Batch) -> np.ndarray:
+    """(columns,): the R² of each source column where it is hidden from the encoder, of at most SMALL_SAMPLE rows.
 
     Of a vector a quarter of the elements is hidden at a time.
     """
@@ -102,7 +102,7 @@ def masked_r2(model: Autoencoder, layout: Layout, rows: Batch) -> float:
             about = ((x - _mean(x, known)) * known)[:, at]
             variation += float(about.square().sum())
         found.append(1 - error / variation if variation > 1e-6 * len(x) else np.nan)
-    return float(np.nanmean(found))
+    return np.array(found)
 
 
 def _mean(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

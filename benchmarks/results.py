@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,24 +19,54 @@ import matplotlib.pyplot as plt
 PROBES = ("logistic", "kNN", "R²", "NMI")
 
 
-def feature_results(found: pd.DataFrame, releases: pd.DataFrame, folder: Path) -> None:
-    """`features.parquet`, `releases.parquet`, `features.md` and `features.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found.to_parquet(folder / "features.parquet", index=False)
-    releases.to_parquet(folder / "releases.parquet", index=False)
-    gains = gain_over_pca(found)
-    text = [
-        f"# Feature quality\n\n{machine()}\n",
-        "## Gain over PCA, default preset\n",
-        as_markdown(gains.reset_index()),
-    ]
-    text += ["\n## Retrains that go on from a version\n", as_markdown(releases)]
-    for name, part in found.groupby("table", sort=False):
-        mean = part.drop(columns=["table", "seed"]).groupby("method", sort=False).mean()
-        seeds = part.groupby("method", sort=False)["seed"].nunique().rename("seeds")
-        text += [f"\n## {name}\n", as_markdown(pd.concat([seeds, mean], axis=1).reset_index())]
-    (folder / "features.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    picture(gains, folder / "features.png")
+@dataclass(frozen=True)
+class FeatureResults:
+    """A row each: `methods` by table, method and seed; `columns` by source column too; `releases` by table and kind of
+    retrain."""
+
+    methods: pd.DataFrame
+    columns: pd.DataFrame
+    releases: pd.DataFrame
+
+    @classmethod
+    def joined(cls, parts: Sequence[FeatureResults]) -> FeatureResults:
+        return cls(*(pd.concat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def write(self, folder: Path) -> None:
+        """`features.md` and `features.png`, `columns.md`, and every single figure as Parquet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.methods.to_parquet(folder / "features.parquet", index=False)
+        self.columns.to_parquet(folder / "columns.parquet", index=False)
+        self.releases.to_parquet(folder / "releases.parquet", index=False)
+        gains = gain_over_pca(self.methods)
+        text = [
+            f"# Feature quality\n\n{machine()}\n",
+            "## Gain over PCA, default preset\n",
+            as_markdown(gains.reset_index()),
+        ]
+        text += ["\n## Retrains that go on from a version\n", as_markdown(self.releases)]
+        for name, part in self.methods.groupby("table", sort=False):
+            mean = part.drop(columns=["table", "seed"]).groupby("method", sort=False).mean()
+            seeds = part.groupby("method", sort=False)["seed"].nunique().rename("seeds")
+            text += [f"\n## {name}\n", as_markdown(pd.concat([seeds, mean], axis=1).reset_index())]
+        _write_text(folder / "features.md", text)
+        picture(gains, folder / "features.png")
+        _write_text(folder / "columns.md", self._by_column())
+
+    def _by_column(self) -> list[str]:
+        """The default preset beside PCA, mean over seeds."""
+        text = [
+            f"# R² by source column\n\n{machine()}. Mean over seeds; masked: the column is hidden from the encoder.\n"
+        ]
+        for name, part in self.columns.groupby("table", sort=False):
+            mean = part.groupby(["method", "column"], sort=False)[["R²", "masked R²"]].mean()
+            beside = mean.xs("residual").join(mean.xs("PCA"), rsuffix=" of PCA")
+            text += [f"\n## {name}\n", as_markdown(beside.reset_index())]
+        return text
+
+
+def _write_text(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def gain_over_pca(found: pd.DataFrame) -> pd.DataFrame:

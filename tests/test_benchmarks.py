@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
 from aemodel.card.terms import Term
 from benchmarks.cards import holds, stated
+from benchmarks.results import FeatureResults
 from benchmarks.speed import tables, training
 from benchmarks.speed.measure import Measured, Method, in_turn
 from benchmarks.speed.setting import Setting
@@ -137,3 +139,26 @@ def test_a_term_holds_if_the_ends_of_the_feature_column_differ_as_it_says() -> N
     feature = np.linspace(-1, 1, 100)
     assert holds(feature**3, feature, 1) and not holds(feature**3, feature, -1)
     assert not holds(np.zeros(100), feature, 1), "no difference is none"
+
+
+def of_two_seeds(table: str) -> FeatureResults:
+    each = [(method, seed) for seed in (0, 1) for method in ("PCA", "residual")]
+    score = {("PCA", 0): 0.5, ("PCA", 1): 0.7, ("residual", 0): 0.8, ("residual", 1): 0.9}
+    told = [{"table": table, "method": method, "seed": seed} for method, seed in each]
+    probes = {"logistic": 0.5, "kNN": 0.5, "NMI": 0.5, "stability": 1.0}
+    methods = [row | probes | {"R²": score[one]} for row, one in zip(told, each, strict=True)]
+    columns = [
+        row | {"column": "fare", "R²": score[one], "masked R²": 0.1} for row, one in zip(told, each, strict=True)
+    ]
+    releases = [{"table": table, "release": "anew", "mean r": 1.0, "least r": 1.0}]
+    return FeatureResults(pd.DataFrame(methods), pd.DataFrame(columns), pd.DataFrame(releases))
+
+
+def test_feature_results_are_written_in_the_mean_of_seeds_and_each_by_itself(tmp_path: Path) -> None:
+    FeatureResults.joined([of_two_seeds("taxis"), of_two_seeds("trains")]).write(tmp_path)
+    by_column = (tmp_path / "columns.md").read_text().splitlines()
+    assert [line for line in by_column if line.startswith("## ")] == ["## taxis", "## trains"]
+    assert by_column.count("| fare | 0.85 | 0.1 | 0.6 | 0.1 |") == 2
+    assert "| taxis | 0 | 0 | 0.25 | 0 | 1 |" in (tmp_path / "features.md").read_text()
+    assert len(pd.read_parquet(tmp_path / "columns.parquet")) == 8
+    assert (tmp_path / "features.png").stat().st_size > 0
