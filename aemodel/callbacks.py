@@ -20,12 +20,12 @@ from torch import Tensor
 
 from aemodel.errors import TrainingDiverged
 
-#: Steps by which a number of threads is judged, and the seconds between two trials.
-TRIAL_STEPS = 8
+#: Bursts of steps by which a number of threads is judged, and the seconds between two trials.
+TRIAL_BURSTS = 4
 TRIAL_INTERVAL = 5.0
-#: Trials take at most about this share of a training. A number that is so much slower in so many steps is given up.
+#: Trials take at most about this share of a training. A number that is so much slower in so many bursts is given up.
 TRIAL_SHARE = 0.05
-HOPELESS, HOPELESS_STEPS = 1.5, 2
+HOPELESS, HOPELESS_BURSTS = 1.5, 2
 
 
 class Journal(Callback):
@@ -45,23 +45,25 @@ class Journal(Callback):
         self._began, self._losses = time.perf_counter(), []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        self._losses.append(outputs["loss"].detach())
+        self._losses.append(outputs["loss"])
         if trainer.is_global_zero and time.monotonic() - self._told > 2:
             self._told = time.monotonic()
-            self._write("step", trainer, loss=float(self._losses[-1]))
+            self._write("step", trainer, loss=float(self._losses[-1][-1]))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._losses:
             return
-        mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+        losses = torch.cat(self._losses)
+        mean = trainer.strategy.reduce(losses.mean(), reduce_op="mean")
         self.train_loss = float(mean)
         if not math.isfinite(self.train_loss):
             raise TrainingDiverged(
                 f"the loss became {self.train_loss} in epoch {trainer.current_epoch}; nothing was registered"
             )
-        seconds, steps = time.perf_counter() - self._began, len(self._losses)
+        seconds, steps = time.perf_counter() - self._began, len(losses)
         speed = {"rows_per_second": steps * self.rows_per_step / max(seconds, 1e-9)}
-        whole = steps == trainer.num_training_batches  # the rest of an epoch that was cut short tells no speed
+        # The rest of an epoch that was cut short tells no speed.
+        whole = len(self._losses) == trainer.num_training_batches
         if whole:
             self.epoch_seconds.append((steps, seconds))
         if trainer.is_global_zero:
@@ -87,7 +89,7 @@ class Journal(Callback):
 
 
 class Threads(Callback):
-    """On a CPU, as many threads as pay at the moment: now and then a few steps with each choice, then the fastest.
+    """On a CPU, as many threads as pay at the moment: now and then a few bursts with each choice, then the fastest.
 
     The threads of a step wait for one another some hundred times. Beside other busy processes one of them is always
     off its core, and two threads were seen to be twenty times slower than one.
@@ -97,33 +99,33 @@ class Threads(Callback):
         self.choices = sorted({most, max(1, most // 2), 1}, reverse=True)
         self._untried: list[int] = []
         self._seconds: dict[int, float] = {}
-        self._steps: list[float] | None = None
+        self._bursts: list[float] | None = None
         self._since, self._began, self._due = 0.0, 0.0, 0.0
 
     def on_train_batch_end(self, *_: Any) -> None:
         now = time.perf_counter()
-        if self._steps is None:
+        if self._bursts is None:
             if len(self.choices) > 1 and now >= self._due:
                 self._untried, self._seconds, self._began = list(self.choices), {}, now
                 self._try_next(now)
             return
-        self._steps.append(now - self._since)
+        self._bursts.append(now - self._since)
         self._since = now
         best = min(self._seconds.values(), default=float("inf"))
-        hopeless = len(self._steps) >= HOPELESS_STEPS and min(self._steps) > HOPELESS * best
-        if len(self._steps) < TRIAL_STEPS and not hopeless:
+        hopeless = len(self._bursts) >= HOPELESS_BURSTS and min(self._bursts) > HOPELESS * best
+        if len(self._bursts) < TRIAL_BURSTS and not hopeless:
             return
         # The median: a compiled step is compiled anew for a number of threads that it has not met.
-        self._seconds[torch.get_num_threads()] = statistics.median(self._steps)
+        self._seconds[torch.get_num_threads()] = statistics.median(self._bursts)
         if self._untried:
             self._try_next(now)
         else:
             torch.set_num_threads(min(self._seconds, key=lambda choice: self._seconds[choice]))
-            self._steps, self._due = None, now + max(TRIAL_INTERVAL, (now - self._began) / TRIAL_SHARE)
+            self._bursts, self._due = None, now + max(TRIAL_INTERVAL, (now - self._began) / TRIAL_SHARE)
 
     def _try_next(self, now: float) -> None:
         torch.set_num_threads(self._untried.pop(0))
-        self._steps, self._since = [], now
+        self._bursts, self._since = [], now
 
 
 class Unprofiled(Profiler):
@@ -148,10 +150,10 @@ class Checkpoint(ModelCheckpoint):
 
 
 class StopOnSigterm(Callback):
-    """SIGTERM ends every rank within a step, with a checkpoint.
+    """SIGTERM ends every rank within a burst of steps, with a checkpoint.
 
     Lightning's own handler broadcasts from within the signal handler, which deadlocks when ranks are at different
-    points (seen with 2.6.6 on gloo); setting the flag it looks at between steps does not. Private, hence the pin
+    points (seen with 2.6.6 on gloo); setting the flag it looks at between bursts does not. Private, hence the pin
     below 2.7 and the test.
     """
 

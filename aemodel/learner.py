@@ -9,7 +9,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from aemodel.arithmetic import Arithmetic, Loss
 from aemodel.config import ModelJob, TrainingJob
@@ -59,6 +61,7 @@ class Learner(pl.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = model
         self.teacher = teacher
         # The average looks back over a part of the run at most, so that short runs are not held at their start: over
@@ -88,8 +91,29 @@ class Learner(pl.LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        return self.step(self.loss, batch, self.global_step)
+    def training_step(self, burst: Batch, _: int) -> dict[str, Tensor]:
+        """A step for each batch of `burst`: what Lightning does around a step is as much as a small step itself, and
+        so is done once for all of them. The losses (steps,)."""
+        size, first = self.schedule.batch_size, self.global_step
+        starts = range(0, len(burst.values), size)
+        losses = [self._descend(burst[start : start + size], first + i) for i, start in enumerate(starts)]
+        return {"loss": torch.stack(losses)}
+
+    def _descend(self, batch: Batch, number: int) -> Tensor:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        loss = self.step(self.loss, batch, number)
+        for weight in self._weights:  # as the optimizer's own way, which takes a twentieth of a small step
+            weight.grad = None
+        self.manual_backward(loss)
+        if self.preset == "residual":
+            torch.nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
+        optimizer.step()
+        if isinstance(scheduler, LambdaLR):
+            scheduler.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay if number else 1.0)
+        return loss.detach()
 
     def step(self, loss: Loss, batch: Batch, number: int) -> Tensor:
         """What the step of that number descends on a batch."""
@@ -115,18 +139,6 @@ class Learner(pl.LightningModule):
         target = torch.cat([teacher.model.encode(part)[:, :known], teacher.reference[chosen]])
         away = self.model.encode(Batch.concatenated(part, anchors))[:, :known] - target
         return (away.square() / teacher.variance).mean()
-
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        # By hand: Lightning refuses to clip for a fused optimizer under bfloat16, for a scaler that is not used there.
-        if self.preset == "residual":
-            torch.nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        first = self.global_step == 0
-        super().optimizer_step(*args, **kwargs)
-        with torch.no_grad():
-            weight = 1.0 if first else 1 - self.decay
-            torch._foreach_lerp_(self._averages, self._weights, weight)
 
     def on_fit_start(self) -> None:
         self.bring_teacher()
@@ -167,8 +179,7 @@ class Learner(pl.LightningModule):
         def factor(step: int) -> float:
             return min(1.0, (step + 1) / (warm_up + 1)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}
 
 
 def _loss_of(model: Autoencoder, nested: bool) -> Loss:

@@ -23,7 +23,9 @@ from aemodel.transform import Transform
 #: A window's rows, and the order in which they are used.
 _Ready = tuple[Batch, torch.Tensor]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+#: Rows and steps that are handed over at once, at most: see `Learner.training_step`.
+BURST_ROWS, BURST_STEPS = 16_384, 16
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 
@@ -108,7 +110,7 @@ def gather_on(
 
 
 class TrainingLoader:
-    """An iterable that Lightning can resume: each `iter` is one epoch of `len` batches for one rank.
+    """An iterable that Lightning can resume: each `iter` is one epoch of one rank, in `len` bursts of some batches.
 
     State: version, epoch, step and the plan it belongs to. A state of another plan (world size, batch size, seed or
     rows) is refused, because it would read some rows twice and others never.
@@ -117,19 +119,21 @@ class TrainingLoader:
     def __init__(self, plan: Plan, rank: int, gather: Gather) -> None:
         self.plan, self.rank, self.gather = plan, rank, gather
         self.epoch, self.step = 0, 0
+        self.burst = max(1, min(BURST_STEPS, BURST_ROWS // plan.batch_size))
+        self._length = sum(-(-window.steps // self.burst) for window in plan.windows(0, rank))
 
     def __len__(self) -> int:
-        return self.plan.steps
+        return self._length
 
     def __iter__(self) -> Iterator[Batch]:
-        # Whoever knows `len` may stop after the last batch without asking for one more: an epoch ends here, not there.
-        if self.step >= len(self):
+        # Whoever knows `len` may stop after the last burst without asking for one more: an epoch ends here, not there.
+        if self.step >= self.plan.steps:
             self.epoch, self.step = self.epoch + 1, 0
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as reader:
             yield from self._epoch(reader)
 
     def _epoch(self, reader: ThreadPoolExecutor) -> Iterator[Batch]:
-        """Batches from `self.step` on; while one window is used the next is read."""
+        """Bursts from `self.step` on, none over the end of a window; while one window is used the next is read."""
         size, done = self.plan.batch_size, 0
         waiting: list[Window] = []
         for window in self.plan.windows(self.epoch, self.rank):
@@ -143,13 +147,14 @@ class TrainingLoader:
             rows, order = following.result()
             last = index + 1 == len(waiting)
             following = None if last else reader.submit(self._ready, waiting[index + 1])
-            for step in range(self.step - done, window.steps):
-                self.step += 1
-                yield rows[order[step * size : (step + 1) * size]]
+            for begin in range(self.step - done, window.steps, self.burst):
+                end = min(begin + self.burst, window.steps)
+                self.step += end - begin
+                yield rows[order[begin * size : end * size]]
             done += window.steps
 
     def _ready(self, window: Window) -> _Ready:
-        """Rows are shuffled batch by batch, by whoever takes a step: a thread that shuffled a whole window beside it
+        """Rows are shuffled burst by burst, by whoever takes a step: a thread that shuffled a whole window beside it
         would keep the threads of a step waiting for one another."""
         rows = self.gather(window)
         return rows, torch.from_numpy(window.order()).to(rows.values.device)

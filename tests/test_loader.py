@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from aemodel.config import Job
 from aemodel.errors import SnapshotChanged, TrainingError
 from aemodel.layout import EncodedRows
-from aemodel.loader import DEVICE_SHARE, EncodedRowGroups, HeldOutLoader, OnDevice, OnHost, TrainingLoader, gather_on
+from aemodel.loader import (
+    BURST_ROWS,
+    BURST_STEPS,
+    DEVICE_SHARE,
+    EncodedRowGroups,
+    HeldOutLoader,
+    OnDevice,
+    OnHost,
+    TrainingLoader,
+    gather_on,
+)
 from aemodel.model import Batch
 from aemodel.plan import Plan, TrainingGroup, Window, plan_for
 from aemodel.prepared import Prepared, prepare, table_schema
@@ -59,7 +69,7 @@ def equal(a: list[Batch], b: list[Batch]) -> bool:
 def test_the_ranks_together_read_the_plan_s_rows_once_each(world_size: int) -> None:
     plan = small(world_size)
     epochs = [list(TrainingLoader(plan, rank, OnHost(named_rows))) for rank in range(world_size)]
-    assert {len(e) for e in epochs} == {plan.steps}
+    assert [len(places(e)) for e in epochs] == [plan.steps * plan.batch_size] * world_size
     found = [place for epoch in epochs for place in places(epoch)]
     expected = {
         (e.group.fragment, e.group.row_group, i)
@@ -72,11 +82,21 @@ def test_the_ranks_together_read_the_plan_s_rows_once_each(world_size: int) -> N
     assert set(found) == expected
 
 
-def test_every_batch_is_whole_and_the_length_is_their_count() -> None:
-    loader = TrainingLoader(small(2), 0, OnHost(named_rows))
-    batches = list(loader)
-    assert len(batches) == len(loader) > 4
-    assert {len(b.values) for b in batches} == {16}
+def test_bursts_are_of_whole_batches_end_with_a_window_and_the_length_is_their_count() -> None:
+    plan = small()
+    loader = TrainingLoader(plan, 0, OnHost(named_rows))
+    assert [len(b.values) for b in loader] == [w.rows for w in plan.windows(0, 0)] and len(loader) == 4
+    plan = Plan(GROUPS, 2, 2, 0)
+    loader = TrainingLoader(plan, 0, OnHost(named_rows))
+    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * BURST_STEPS, 2 * BURST_STEPS, 2 * 5]
+    assert len(loader) == 4 and plan.steps == 3 * BURST_STEPS + 5
+
+
+def test_a_burst_of_large_batches_is_bounded_in_rows() -> None:
+    rows = BURST_ROWS // 3
+    plan = Plan((TrainingGroup(0, 0, 7 * rows),), 1, rows, 0)
+    loader = TrainingLoader(plan, 0, OnHost(named_rows))
+    assert [len(b.values) // rows for b in loader] == [3, 3, 1]
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
@@ -88,7 +108,7 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
 
 @given(st.integers(1, 3), st.integers(0, 25), st.integers(0, 2))
 def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, step: int, epoch: int) -> None:
-    plan = small(world_size, batch_size=10)
+    plan = small(world_size, batch_size=3)
     rank = world_size - 1
     whole = TrainingLoader(plan, rank, OnHost(named_rows))
     for _ in range(epoch):
@@ -109,7 +129,7 @@ def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, st
 def test_a_resume_reads_only_the_row_groups_that_it_still_needs() -> None:
     plan = small(batch_size=10)
     loader = TrainingLoader(plan, 0, OnHost(named_rows))
-    loader.load_state_dict({**loader.state_dict(), "step": plan.steps - 1})
+    loader.load_state_dict({**loader.state_dict(), "step": sum(w.steps for w in plan.windows(0, 0)[:-1])})
     asked: list[TrainingGroup] = []
 
     def read(group: TrainingGroup) -> EncodedRows:
