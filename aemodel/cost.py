@@ -28,7 +28,8 @@ EIGEN_OPERATIONS = 10
 TRAIN_START = 8.0
 #: A step beyond the network's layers: Lightning, optimiser and average; by row of the batch, cell and dimension.
 STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 4e-3, 1.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
-#: The first epoch, and a later one as far as it does not fit the cache, decodes and encodes its rows.
+#: The first epoch, as far as preparing has not, and a later one as far as it does not fit the cache, decode and encode
+#: their rows.
 DECODE_CELL = 0.06 * MICROSECOND
 #: A look at held-out rows, by dimension.
 CHECK_DIMENSION = 0.015 * MICROSECOND
@@ -153,13 +154,14 @@ def estimate(shape: Shape, machine: Machine) -> Estimate:
     step = step_seconds(shape, machine)
     epoch = shape.steps_per_epoch * step
     decoding = decode_seconds(shape, machine)
+    first = epoch + decoding * not_encoded(shape)
     later = epoch + decoding * uncached(shape)
     return Estimate(
         prepare=prepare_seconds(shape, machine),
         step=step,
-        first_epoch=epoch + decoding,
+        first_epoch=first,
         epoch=later,
-        train=train_seconds(shape, machine, epoch + decoding, later),
+        train=train_seconds(shape, machine, first, later),
         evaluate=machine.slowness
         * (EVALUATE_START + EVALUATE_COLUMN * shape.columns + EVALUATE_DIMENSION * shape.held_out * shape.width),
         score=score_seconds(shape, machine),
@@ -188,6 +190,11 @@ def decode_seconds(shape: Shape, machine: Machine) -> float:
     """Reading all training rows once; the ranks share them."""
     by_group = PREPARE_GROUP * shape.groups + DECODE_CELL * shape.rows * _cells(shape)
     return machine.slowness * by_group / shape.ranks
+
+
+def not_encoded(shape: Shape) -> float:
+    """The share of the training rows that the first epoch decodes: what the Gram matrix was made of is in the cache."""
+    return max(uncached(shape), 1 - GRAM_ROWS / max(GRAM_ROWS, shape.training_rows))
 
 
 def uncached(shape: Shape) -> float:

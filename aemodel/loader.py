@@ -48,10 +48,14 @@ class EncodedRowGroups:
             if self._last and self._last[0] == group:
                 return self._last[1]
             rows = self.decoded(group)
-            if self.cache:
-                self.cache.save(group, rows)
+            self.keep(group, rows)
             self._last = (group, rows)
             return rows
+
+    def keep(self, group: TrainingGroup, rows: EncodedRows) -> None:
+        """In the cache, if there is one with room: what was decoded for another use."""
+        if self.cache:
+            self.cache.save(group, rows)
 
     def decoded(self, group: TrainingGroup) -> EncodedRows:
         """Decoded and encoded anew, by as many threads at once as ask."""

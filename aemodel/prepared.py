@@ -1,12 +1,14 @@
 """What a run knows before it trains: schema, split, statistics, transform, principal axes, held-out rows.
 
 Two passes over the data: one for statistics (training rows only) and the held-out rows, one over encoded rows
-for the Gram matrix. The result is a folder; ranks and later steps read it, nobody changes it.
+for the Gram matrix, which training finds again in its cache. The result is a folder; ranks and later steps read it,
+nobody changes it.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +22,15 @@ import pyarrow.parquet as pq
 
 from aemodel import pca, release, split
 from aemodel.bundle import Bundle
-from aemodel.config import DatasetJob, Job, ModelJob
+from aemodel.config import DatasetJob, Job, ModelJob, TrainingJob
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
 from aemodel.files import read_state, whole_folder, write_json
 from aemodel.layout import EncodedRows
 from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.plan import TrainingGroup
+from aemodel.reservoir import Reservoir
+from aemodel.row_cache import RowCache
 from aemodel.schema import Column, LeftOut, TableSchema, decide
 from aemodel.snapshot import Snapshot
 from aemodel.split import Place, Split
@@ -41,7 +45,6 @@ HELD_OUT_ROWS = 65_536
 ANCHOR_ROWS = 10_000
 #: Row groups that are encoded at once for the Gram matrix.
 ENCODED_AT_ONCE = 2
-KEPT_CELLS = 16_777_216
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,13 @@ def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
     return schema
 
 
-def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None = None) -> Prepared:
+def prepare(
+    job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None = None, cache: Path | None = None
+) -> Prepared:
     """Fit everything that is fitted before training. Raises SnapshotError or SchemaError.
 
     What `parent`, the version that training will start from, has fitted stays as it is: its columns' transform, and
-    which rows are held out.
+    which rows are held out. `cache` is the folder of the training's row cache; what is in it is of an earlier try.
     """
     if parent is not None:
         schema = release.arranged(schema, parent)
@@ -125,7 +130,8 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
     if parent is not None:
         transform = release.kept_transform(transform, parent)
     _tell(schema, transform, statistics.rows, held_out.seen)
-    axes, nulled = _second_pass(EncodedRowGroups(snapshot, chosen, transform), groups, job.model)
+    kept = _fresh_cache(cache, transform, job.training) if cache else None
+    axes, nulled = _second_pass(EncodedRowGroups(snapshot, chosen, transform, kept), groups, job.model)
     return Prepared(
         schema,
         chosen,
@@ -139,6 +145,11 @@ def prepare(job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | 
         statistics.summary(),
         {name: int(n) for name, n in zip(schema.names, nulled, strict=True)},
     )
+
+
+def _fresh_cache(folder: Path, transform: Transform, job: TrainingJob) -> RowCache:
+    shutil.rmtree(folder, ignore_errors=True)  # another parent may have been fitted otherwise
+    return RowCache.on_disk(folder, transform.layout, job.cache_disk_share, 1)
 
 
 def _check_sides(chosen: Split, groups: Sequence[TrainingGroup], num_held_out: int, rows: int) -> None:
@@ -187,17 +198,19 @@ def _second_pass(
 
     def encoded() -> Iterator[EncodedRows]:
         # Encoding takes most of this pass, and lets other threads run: some row groups at once, used in order.
-        waiting = deque[Future[EncodedRows]]()
+        waiting = deque[tuple[TrainingGroup, Future[EncodedRows]]]()
         with ThreadPoolExecutor(ENCODED_AT_ONCE) as pool:
             for group in spread(groups, pca.GRAM_ROWS):
-                waiting.append(pool.submit(read.decoded, group))
+                waiting.append((group, pool.submit(read.decoded, group)))
                 if len(waiting) > ENCODED_AT_ONCE:
-                    yield counted(waiting.popleft().result())
+                    yield counted(*waiting.popleft())
             while waiting:
-                yield counted(waiting.popleft().result())
+                yield counted(*waiting.popleft())
 
-    def counted(rows: EncodedRows) -> EncodedRows:
+    def counted(group: TrainingGroup, encoded: Future[EncodedRows]) -> EncodedRows:
+        rows = encoded.result()
         np.add(nulled, rows.nulled, out=nulled)
+        read.keep(group, rows)
         return rows
 
     return pca.principal_axes(layout, encoded(), job.most_latents), nulled
@@ -217,13 +230,13 @@ def _of_width(axes: PrincipalAxes, job: ModelJob, parent: Bundle | None, dimensi
 
 def _first_pass(
     snapshot: Snapshot, schema: TableSchema, chosen: Split
-) -> tuple[Statistics, list[TrainingGroup], _KeptRows, _KeptRows]:
+) -> tuple[Statistics, list[TrainingGroup], Reservoir, Reservoir]:
     statistics = Statistics(schema.inputs)
     kept = _kept_columns(snapshot, schema)
     wanted = {*kept, *(c.name for c in chosen.columns)}
     columns = [n for n in snapshot.schema.names if n in wanted]
     types = pa.schema([snapshot.schema.field(n) for n in kept])
-    held_out, anchors = _KeptRows(types, HELD_OUT_ROWS), _KeptRows(types, ANCHOR_ROWS)
+    held_out, anchors = Reservoir(types, HELD_OUT_ROWS), Reservoir(types, ANCHOR_ROWS)
     groups = []
     for fragment, group, _ in snapshot.row_groups():
         begin = training = 0
@@ -238,41 +251,6 @@ def _first_pass(
         if training:
             groups.append(TrainingGroup(fragment, group, training))
     return statistics, groups, held_out, anchors
-
-
-class _KeptRows:
-    """Raw rows of lowest priority, up to a bound."""
-
-    def __init__(self, schema: pa.Schema, most: int) -> None:
-        self.schema, self.seen = schema, 0
-        elements = sum(f.type.list_size if pa.types.is_fixed_size_list(f.type) else 1 for f in schema)
-        self.limit = max(1_024, min(most, KEPT_CELLS // max(1, elements)))
-        self.highest: int | None = None
-        self.batches: list[pa.RecordBatch] = []
-        self.priorities: list[np.ndarray] = []
-
-    def add(self, batch: pa.RecordBatch, wanted: np.ndarray, priorities: np.ndarray) -> None:
-        """`wanted` and `priorities` have shape (rows,)."""
-        self.seen += int(wanted.sum())
-        if self.highest is not None:
-            wanted = wanted & (priorities < self.highest)
-        self.batches.append(batch.filter(pa.array(wanted)))
-        self.priorities.append(priorities[wanted])
-        if sum(map(len, self.priorities)) > 2 * self.limit:
-            self._prune()
-
-    def _prune(self) -> None:
-        rows, priorities = pa.Table.from_batches(self.batches, self.schema), np.concatenate(self.priorities)
-        if len(priorities) > self.limit:
-            keep = np.sort(np.argpartition(priorities, self.limit)[: self.limit])
-            rows, priorities = rows.take(pa.array(keep)), priorities[keep]
-            self.highest = priorities.max()
-        self.batches, self.priorities = rows.to_batches(), [priorities]
-
-    def table(self) -> pa.Table:
-        if self.batches:
-            self._prune()
-        return pa.Table.from_batches(self.batches, self.schema)
 
 
 def _kept_columns(snapshot: Snapshot, schema: TableSchema) -> list[str]:

@@ -1,6 +1,7 @@
-"""Encoded row groups on the local disk, mapped into memory: an epoch after the first neither decodes nor holds them.
+"""Encoded row groups on the local disk, mapped into memory: nobody decodes what somebody did, and nobody holds it.
 
-The ranks of a machine share the folder; what one has written the others find. A run that goes on finds it too.
+Preparing leaves what it has encoded; the ranks of a machine share the folder, and what one has written the others find.
+A run that goes on finds it too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from aemodel.plan import TrainingGroup
 
 log = logging.getLogger("aemodel")
 
+#: Its folder in that of a run.
+CACHE = "cache"
+SUFFIX = ".rows"
+
 
 class RowCache:
     """Files of one row group each: its values, then its codes, as they lie in memory."""
@@ -28,9 +33,12 @@ class RowCache:
 
     @classmethod
     def on_disk(cls, folder: Path, layout: Layout, share: float, processes: int) -> RowCache:
-        """One that takes, with those of the machine's other `processes`, at most `share` of the disk's free bytes."""
+        """One that takes, with those of the machine's other `processes` and what is there already, at most `share` of
+        the disk's free bytes."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, layout, int(share * shutil.disk_usage(folder).free / processes))
+        kept = sum(file.stat().st_size for file in folder.glob(f"*{SUFFIX}"))
+        most = share * (shutil.disk_usage(folder).free + kept) - kept
+        return cls(folder, layout, max(0, int(most / processes)))
 
     def load(self, group: TrainingGroup) -> EncodedRows | None:
         """The group's rows, mapped; None if they are not kept."""
@@ -64,4 +72,4 @@ class RowCache:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, group: TrainingGroup) -> Path:
-        return self.folder / f"{group.fragment}-{group.row_group}.rows"
+        return self.folder / f"{group.fragment}-{group.row_group}{SUFFIX}"

@@ -33,7 +33,7 @@ from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader, gath
 from aemodel.model import Autoencoder, Batch, build, reconstruct
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
-from aemodel.row_cache import RowCache
+from aemodel.row_cache import CACHE, RowCache
 from aemodel.snapshot import Snapshot
 from aemodel.transform import Transform
 
@@ -66,7 +66,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     plan = plan_for(prepared.groups, world_size, batch_size, job.training.seed)
     planned = schedule.schedule_for(job.training, plan.batch_size, plan.steps, world_size)
     learner = Learner(model, layout, model_job, planned, job.training, teacher)
-    cache = RowCache.on_disk(folder / "cache", layout, job.training.cache_disk_share, devices)
+    cache = RowCache.on_disk(folder / CACHE, layout, job.training.cache_disk_share, devices)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
     gather = gather_on(training.device(), plan, read, 4 * (layout.num_values + layout.num_codes))
     try:

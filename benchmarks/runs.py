@@ -8,6 +8,7 @@ from aemodel.bundle import Bundle, Provenance
 from aemodel.config import Job
 from aemodel.files import write_json
 from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.row_cache import CACHE
 from aemodel.schema import TableSchema
 from aemodel.snapshot import open_snapshot
 
@@ -16,7 +17,7 @@ def prepare_folder(job: Job, folder: Path, parent: Bundle | None = None) -> tupl
     """Pin the job's dataset and fit what is fitted before training; `aemodel.worker` goes on from the folder."""
     snapshot = open_snapshot(job.dataset.uri)
     schema = table_schema(snapshot, job.dataset)
-    prepared = prepare(job, snapshot, schema, parent)
+    prepared = prepare(job, snapshot, schema, parent, folder / CACHE)
     prepared.save(folder / "prepared")
     snapshot.save(folder / "snapshot.json")
     write_job(job, folder, snapshot.num_rows)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemodel.cost import PARENT_BYTES, Machine, Shape, estimate, uncached
+from aemodel.cost import PARENT_BYTES, Machine, Shape, estimate, not_encoded, uncached
+from aemodel.pca import GRAM_ROWS
 
 SHAPE = Shape(
     rows=200_000,
@@ -95,11 +96,19 @@ def test_rows_beyond_the_cache_are_decoded_in_every_epoch() -> None:
     twice = replace(fitting, rows=round(2 * fitting.rows / 0.9))
     assert uncached(twice) == pytest.approx(0.5, abs=0.01)
     later, first = estimate(twice, MACHINE).epoch, estimate(twice, MACHINE).first_epoch
-    assert 175 * estimate(twice, MACHINE).step < later < first
+    assert 175 * estimate(twice, MACHINE).step < later == first
+
+
+def test_the_first_epoch_decodes_what_preparing_did_not_encode() -> None:
+    steps = 175 * estimate(SHAPE, MACHINE).step
+    large = replace(SHAPE, rows=4 * round(GRAM_ROWS / 0.9))
+    assert estimate(SHAPE, MACHINE).first_epoch == pytest.approx(steps)
+    assert not_encoded(large) == pytest.approx(0.75)
+    assert estimate(large, MACHINE).epoch == pytest.approx(steps) < estimate(large, MACHINE).first_epoch
 
 
 def test_ranks_share_the_decoding_and_each_takes_its_memory() -> None:
-    one, four = (estimate(replace(SHAPE, ranks=ranks), MACHINE) for ranks in (1, 4))
+    one, four = (estimate(replace(SHAPE, ranks=ranks, cache_bytes=0), MACHINE) for ranks in (1, 4))
     assert four.first_epoch < one.first_epoch
     assert four.train_bytes - PARENT_BYTES > 3 * (one.train_bytes - PARENT_BYTES)
     assert four.score_bytes == one.score_bytes

@@ -10,6 +10,7 @@ from aemodel.config import Job, parse_job
 from aemodel.errors import JobError, SchemaError
 from aemodel.loader import EncodedRowGroups
 from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
 
@@ -42,6 +43,25 @@ def test_nothing_is_fitted_on_held_out_rows(tmp_path: Path) -> None:
     assert prepared.statistics["x"]["largest"] == 9
     assert "c" not in prepared.schema.names, "constant among the training rows"
     assert min(prepared.held_out["t"].to_pylist()) >= 359
+
+
+def test_training_finds_what_was_encoded_and_nothing_of_an_earlier_try(
+    tmp_path: Path, mixed_job: Job, mixed_snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "0-9.rows").write_bytes(b"of another transform")
+    prepared = prepare(mixed_job, mixed_snapshot, table_schema(mixed_snapshot, mixed_job.dataset), cache=cache)
+    decoded = EncodedRowGroups(mixed_snapshot, prepared.split, prepared.transform)
+    encoded = [decoded(g) for g in prepared.groups]
+    monkeypatch.setattr(Snapshot, "read", None)  # whoever decodes fails
+    kept = RowCache.on_disk(cache, prepared.transform.layout, 0.5, 1)
+    for group, rows in zip(prepared.groups, encoded, strict=True):
+        found = kept.load(group)
+        assert found is not None
+        np.testing.assert_array_equal(found.values, rows.values)
+        np.testing.assert_array_equal(found.codes, rows.codes)
+    assert len(list(cache.iterdir())) == len(prepared.groups)
 
 
 def test_a_constant_column_is_left_out_with_the_reason(tmp_path: Path) -> None:

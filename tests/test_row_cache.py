@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_the_ranks_of_a_machine_share_what_the_disk_has(tmp_path: Path) -> None:
     alone, one_of_two = (RowCache.on_disk(tmp_path / "c", layout(1, 0), 0.5, ranks) for ranks in (1, 2))
     assert one_of_two.free_bytes == pytest.approx(alone.free_bytes / 2, rel=0.05) and alone.free_bytes > 0
     assert RowCache.on_disk(tmp_path / "c", layout(1, 0), 0.0, 1).free_bytes == 0
+
+
+def test_what_was_kept_before_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aemodel.row_cache.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    rows = rows_of(100, 4, 1)
+    before = RowCache.on_disk(tmp_path, layout(4, 1), 0.5, 1)
+    before.save(TrainingGroup(0, 0, 100), rows)
+    assert before.free_bytes == 5_000 - rows.nbytes
+    assert RowCache.on_disk(tmp_path, layout(4, 1), 0.5, 1).free_bytes == (10_000 + rows.nbytes) / 2 - rows.nbytes
 
 
 def test_a_full_disk_ends_the_keeping_and_not_the_training(

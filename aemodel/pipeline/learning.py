@@ -19,6 +19,7 @@ from aemodel.preflight import check_memory
 from aemodel.prepared import prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.release import Lineage
+from aemodel.row_cache import CACHE
 from aemodel.schema import TableSchema
 from aemodel.snapshot import Snapshot, open_snapshot
 from aemodel.split import still_held_out
@@ -47,7 +48,7 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
             log.info("ignored: %s%s", names, f" and {n} more" if (n := len(snapshot.ignored) - 3) > 0 else "")
         if not (folder / "prepared").exists():
             parent = _parent(job, registry, schema, folder)
-            prepare(job, snapshot, schema, parent).save(folder / "prepared")
+            prepare(job, snapshot, schema, parent, folder / CACHE).save(folder / "prepared")
         # The pin is of this run: the same files may have been copied or touched since the last.
         snapshot.save(folder / SNAPSHOT)
         write_json(folder / "job.json", job.model_dump(mode="json"))

@@ -17,6 +17,7 @@ from typing import Any
 from aemodel import launch, pca
 from aemodel.config import Job, load_job
 from aemodel.files import read_json
+from aemodel.row_cache import CACHE
 
 Figures = dict[str, Any]
 #: Seconds between two looks at the journal of a training.
@@ -126,7 +127,8 @@ def _begun(prepared: Path, job: Job, folder: str) -> Path:
     from benchmarks.runs import write_job
 
     target = _emptied(folder)
-    shutil.copytree(prepared / "prepared", target / "prepared")
+    for part in ("prepared", CACHE):
+        shutil.copytree(prepared / part, target / part)
     shutil.copy(prepared / "snapshot.json", target)
     write_job(job, target, read_json(prepared / "provenance.json")["rows"])
     return target
