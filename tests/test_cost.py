@@ -104,7 +104,8 @@ def test_the_first_epoch_decodes_what_preparing_did_not_encode() -> None:
     large = replace(SHAPE, rows=4 * round(GRAM_ROWS / 0.9))
     assert estimate(SHAPE, MACHINE).first_epoch == pytest.approx(steps)
     assert not_encoded(large) == pytest.approx(0.75)
-    assert estimate(large, MACHINE).epoch == pytest.approx(steps) < estimate(large, MACHINE).first_epoch
+    assert estimate(large, MACHINE).epoch == pytest.approx(steps)
+    assert estimate(large, MACHINE).first_epoch > 1.1 * steps
 
 
 def test_ranks_share_the_decoding_and_each_takes_its_memory() -> None:
