@@ -33,6 +33,7 @@ from benchmarks.results import FeatureResults
 from benchmarks.tables import TABLES, Data, Learned, learn
 
 DEFAULT = "residual"
+WIDE = f"{DEFAULT}, wide"
 PRESETS = (DEFAULT, "plain", "variational", "contractive", "sparse", "vanilla")
 #: Tables of more classes are boosted with the first seed only: one tree a class and round takes minutes.
 BOOSTED_CLASSES = 2
@@ -85,7 +86,7 @@ def methods(data: Data, seed: int, presets: tuple[str, ...]) -> Iterator[tuple[F
 @torch.inference_mode()
 def _wide(sample: Sample) -> Features:
     model = sample.learned.bundle.model
-    return Features(f"{DEFAULT}, wide", *(model.hidden_layers(b).numpy() for b in (sample.train, sample.test)))
+    return Features(WIDE, *(model.hidden_layers(b).numpy() for b in (sample.train, sample.test)))
 
 
 def _baselines(sample: Sample) -> Iterator[Features]:
@@ -127,13 +128,13 @@ def measured(features: Features, sample: Sample, raw: np.ndarray) -> dict[str, o
     split = (features.train, y, features.test, truth)
     row: dict[str, object] = {"table": data.name, "method": features.method, "seed": seed}
     row |= {"width": features.test.shape[1], "logistic": measures.logistic(*split)}
-    if features.method.endswith("wide"):
+    row["boosting"] = measures.boosting(*split) if _boosted(features.method, sample) else None
+    if features.method == WIDE:
         return row
     health = latent_health(features.test)
     trust, continuity = measures.neighbourhoods_kept(raw, features.test)
     return row | {
         "kNN": measures.neighbours(*split),
-        "boosting": measures.boosting(*split) if _boosted(features, sample) else None,
         "NMI": measures.cluster_agreement(features.test, truth),
         "R²": _mean(features.r2),
         "masked R²": _mean(features.masked_r2),
@@ -159,9 +160,12 @@ def by_column(features: Features, sample: Sample) -> list[dict[str, object]]:
     return [told | {"column": name, "R²": r2, "masked R²": masked} for name, r2, masked in columns]
 
 
-def _boosted(features: Features, sample: Sample) -> bool:
-    small = int(sample.data.y.max()) < BOOSTED_CLASSES or sample.seed == 0
-    return small and features.test.shape[1] <= 200 and features.method in (DEFAULT, "PCA", "raw columns")
+def _boosted(method: str, sample: Sample) -> bool:
+    """Boosting of many classes, or on a thousand columns, takes minutes: one seed has to do."""
+    quick = int(sample.data.y.max()) < BOOSTED_CLASSES
+    if method == WIDE:
+        return quick and sample.seed == 0
+    return method in (DEFAULT, "PCA", "raw columns") and (quick or sample.seed == 0)
 
 
 def _raw_and_learned(raw: Features, learned: Features, sample: Sample) -> dict[str, object]:
@@ -169,7 +173,7 @@ def _raw_and_learned(raw: Features, learned: Features, sample: Sample) -> dict[s
     y, truth = sample.data.y[sample.chosen], sample.data.y[sample.data.test]
     both = (np.concatenate([a, b], axis=1) for a, b in ((raw.train, learned.train), (raw.test, learned.test)))
     train, test = both
-    score = measures.boosting(train, y, test, truth) if _boosted(raw, sample) else None
+    score = measures.boosting(train, y, test, truth) if _boosted(raw.method, sample) else None
     return {"table": sample.data.name, "method": f"raw + {DEFAULT}", "seed": sample.seed, "boosting": score}
 
 
@@ -186,24 +190,26 @@ def of_seed(
     return rows, columns, {name: features.test for name, features in by_name.items()}
 
 
-def releases(data: Data) -> list[dict[str, object]]:
+def releases(data: Data, seed: int) -> list[dict[str, object]]:
     """How the columns of a version come through retrains on other rows: one that goes on from it, one that starts
     anew with its columns turned to the version's, and one with an input more."""
-    pool = np.random.default_rng(7).permutation(np.flatnonzero(~data.test))
+    pool = np.random.default_rng((7, seed)).permutation(np.flatnonzero(~data.test))
     first, second = (data.rows.take(pa.array(np.sort(part))) for part in np.array_split(pool, 2))
     test = data.rows.filter(pa.array(data.test))
     gained = next((n for n in reversed(data.rows.column_names) if n != data.label), None)
+    whole = learn(first, data.job(seed=seed))
+    champions = {"new rows": whole, "anew": whole}
+    if data.rows.num_columns > 2:
+        champions[f"new rows and the column {gained}"] = learn(first.drop_columns([gained]), data.job(seed=seed))
     rows = []
-    cases = (("new rows", "auto", None), ("anew", "cold", None), (f"new rows and the column {gained}", "auto", gained))
-    for what, start, dropped in cases:
-        if dropped is not None and data.rows.num_columns < 3:
-            continue
-        champion = learn(first.drop_columns([dropped] if dropped else []), data.job())
-        job = data.job(seed=1)
+    for what, champion in champions.items():
+        job = data.job(seed=seed + 1)
+        start = "cold" if what == "anew" else "auto"
         job = job.model_copy(update={"training": job.training.model_copy(update={"start": start})})
         release = learn(second, job, champion)
         r = same_place(champion.features(test), release.features(test))
-        rows.append({"table": data.name, "release": what, "mean r": float(np.mean(r)), "least r": float(min(r))})
+        told = {"table": data.name, "release": what, "seed": seed}
+        rows.append(told | {"mean r": float(np.mean(r)), "least r": float(min(r))})
     return rows
 
 
@@ -217,14 +223,15 @@ def of_table(root: Path, seeds: int, other_seeds: int, name: str) -> FeatureResu
     for seed in range(seeds):
         found, of_columns, features = of_seed(data, seed, PRESETS if seed < other_seeds else (DEFAULT,))
         for row in found:
-            method = str(row["method"])
+            method, row["stability"] = str(row["method"]), float("nan")
             if method in before and before[method].shape == features[method].shape:
                 row["stability"] = float(measures.same_place_correlation(features[method], before[method]).mean())
             print(" ".join(f"{k}={v:.4f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
         rows += found
         columns += of_columns
         before |= features
-    return FeatureResults(*(pd.DataFrame(part) for part in (rows, columns, releases(data))))
+    again = [row for seed in range(seeds) for row in releases(data, seed)]
+    return FeatureResults(*(pd.DataFrame(part) for part in (rows, columns, again)))
 
 
 def main() -> None:

@@ -44,7 +44,8 @@ class FeatureResults:
             "## Gain over PCA, default preset\n",
             as_markdown(gains.reset_index()),
         ]
-        text += ["\n## Retrains that go on from a version\n", as_markdown(self.releases)]
+        text += ["\n## Retrains after a version\n", as_markdown(self._retrains())]
+        text += ["\n## Presets, means over the tables\n", as_markdown(self._presets())]
         for name, part in self.methods.groupby("table", sort=False):
             mean = part.drop(columns=["table", "seed"]).groupby("method", sort=False).mean()
             seeds = part.groupby("method", sort=False)["seed"].nunique().rename("seeds")
@@ -52,6 +53,18 @@ class FeatureResults:
         _write_text(folder / "features.md", text)
         picture(gains, folder / "features.png")
         _write_text(folder / "columns.md", self._by_column())
+
+    def _retrains(self) -> pd.DataFrame:
+        """Over all seeds: the mean, and the least of all columns."""
+        by = self.releases.groupby(["table", "release"], sort=False)
+        return by.agg(**{"mean r": ("mean r", "mean"), "least r": ("least r", "min")}).reset_index()
+
+    def _presets(self) -> pd.DataFrame:
+        """What can be had of every method that has as many features as there are latents."""
+        measured = ["logistic", "kNN", "NMI", "R²", "masked R²", "effective rank", "robust", "stability"]
+        by_table = self.methods.groupby(["method", "table"], sort=False)[measured].mean()
+        narrow = by_table[by_table["kNN"].notna()].drop(index="raw columns", level=0, errors="ignore")
+        return narrow.groupby("method", sort=False).mean().reset_index()
 
     def _by_column(self) -> list[str]:
         """The default preset beside PCA, mean over seeds."""

@@ -146,11 +146,12 @@ def of_two_seeds(table: str) -> FeatureResults:
     score = {("PCA", 0): 0.5, ("PCA", 1): 0.7, ("residual", 0): 0.8, ("residual", 1): 0.9}
     told = [{"table": table, "method": method, "seed": seed} for method, seed in each]
     probes = {"logistic": 0.5, "kNN": 0.5, "NMI": 0.5, "stability": 1.0}
+    probes |= {"masked R²": 0.1, "effective rank": 0.9, "robust": 0.9}
     methods = [row | probes | {"R²": score[one]} for row, one in zip(told, each, strict=True)]
     columns = [
         row | {"column": "fare", "R²": score[one], "masked R²": 0.1} for row, one in zip(told, each, strict=True)
     ]
-    releases = [{"table": table, "release": "anew", "mean r": 1.0, "least r": 1.0}]
+    releases = [{"table": table, "release": "anew", "seed": i, "mean r": 0.9 + i, "least r": 0.8 + i} for i in (0, 1)]
     return FeatureResults(pd.DataFrame(methods), pd.DataFrame(columns), pd.DataFrame(releases))
 
 
@@ -159,6 +160,8 @@ def test_feature_results_are_written_in_the_mean_of_seeds_and_each_by_itself(tmp
     by_column = (tmp_path / "columns.md").read_text().splitlines()
     assert [line for line in by_column if line.startswith("## ")] == ["## taxis", "## trains"]
     assert by_column.count("| fare | 0.85 | 0.1 | 0.6 | 0.1 |") == 2
-    assert "| taxis | 0 | 0 | 0.25 | 0 | 1 |" in (tmp_path / "features.md").read_text()
+    told = (tmp_path / "features.md").read_text()
+    assert "| taxis | 0 | 0 | 0.25 | 0 | 1 |" in told and "| trains | anew | 1.4 | 0.8 |" in told
+    assert "| residual | 0.5 | 0.5 | 0.5 | 0.85 | 0.1 | 0.9 | 0.9 | 1 |" in told
     assert len(pd.read_parquet(tmp_path / "columns.parquet")) == 8
     assert (tmp_path / "features.png").stat().st_size > 0
