@@ -49,7 +49,7 @@ ENCODED_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """`held_out` and `anchors` are raw rows (inputs, label, keys), uniform samples of either side of the split;
+    """`held_out` and `anchors` are raw rows (inputs, label, keys, what the split is by), uniform samples of either side;
     `num_held_out` counts all held-out rows."""
 
     schema: TableSchema
@@ -113,16 +113,22 @@ def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
 
 
 def prepare(
-    job: Job, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None = None, cache: Path | None = None
+    job: Job,
+    snapshot: Snapshot,
+    schema: TableSchema,
+    chosen: Split | None = None,
+    parent: Bundle | None = None,
+    cache: Path | None = None,
 ) -> Prepared:
     """Fit everything that is fitted before training. Raises SnapshotError or SchemaError.
 
-    What `parent`, the version that training will start from, has fitted stays as it is: its columns' transform, and
-    which rows are held out. `cache` is the folder of the training's row cache; what is in it is of an earlier try.
+    `chosen`: what `choose_split` gave, for a run that follows on a version; the columns that `parent`, the version that
+    training will start from, has fitted stay as they are. `cache`: the folder
+    of the training's row cache; what is in it is of an earlier try.
     """
     if parent is not None:
         schema = release.arranged(schema, parent)
-    chosen = _split(job.dataset, snapshot, schema, parent)
+    chosen = chosen or choose_split(job.dataset, snapshot, schema)
     statistics, groups, held_out, anchors = _first_pass(snapshot, schema, chosen)
     _check_sides(chosen, groups, held_out.seen, snapshot.num_rows)
     schema = _usable(schema, snapshot.schema, statistics, parent)
@@ -232,29 +238,27 @@ def _first_pass(
     snapshot: Snapshot, schema: TableSchema, chosen: Split
 ) -> tuple[Statistics, list[TrainingGroup], Reservoir, Reservoir]:
     statistics = Statistics(schema.inputs)
-    kept = _kept_columns(snapshot, schema)
-    wanted = {*kept, *(c.name for c in chosen.columns)}
-    columns = [n for n in snapshot.schema.names if n in wanted]
+    kept = _kept_columns(snapshot, schema, chosen)
     types = pa.schema([snapshot.schema.field(n) for n in kept])
     held_out, anchors = Reservoir(types, HELD_OUT_ROWS), Reservoir(types, ANCHOR_ROWS)
     groups = []
     for fragment, group, _ in snapshot.row_groups():
         begin = training = 0
         path = snapshot.fragments[fragment].path
-        for batch in snapshot.read(fragment, group, columns):
+        for batch in snapshot.read(fragment, group, kept):
             held = chosen.held_out(batch, Place(path, group, begin))
             priorities = row_priorities(fragment, group, np.arange(begin, begin + batch.num_rows))
             statistics.update(batch.filter(pa.array(~held)), priorities[~held])
-            held_out.add(batch.select(kept), held, priorities)
-            anchors.add(batch.select(kept), ~held, priorities)
+            held_out.add(batch, held, priorities)
+            anchors.add(batch, ~held, priorities)
             begin, training = begin + batch.num_rows, training + int((~held).sum())
         if training:
             groups.append(TrainingGroup(fragment, group, training))
     return statistics, groups, held_out, anchors
 
 
-def _kept_columns(snapshot: Snapshot, schema: TableSchema) -> list[str]:
-    kept = {*schema.names, *schema.keys, *([schema.label] if schema.label else [])}
+def _kept_columns(snapshot: Snapshot, schema: TableSchema, chosen: Split) -> list[str]:
+    kept = {*schema.names, *schema.keys, *([schema.label] if schema.label else []), *(c.name for c in chosen.columns)}
     return [n for n in snapshot.schema.names if n in kept]
 
 
@@ -263,12 +267,18 @@ def _first_rows(snapshot: Snapshot, types: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(snapshot.sample(types.names, rows=1_024), types)
 
 
-def _split(job: DatasetJob, snapshot: Snapshot, schema: TableSchema, parent: Bundle | None) -> Split:
-    """What the job means, made to fit the rows; by the parent's inputs where it is by their content."""
-    chosen = _with_threshold(split.split_for(job.split, schema, snapshot.schema), snapshot)
-    if parent is not None and chosen.by == "hash":
-        chosen = replace(chosen, columns=tuple(c.column for c in parent.transform.columns))
-    return _for_rows(chosen, snapshot)
+def choose_split(job: DatasetJob, snapshot: Snapshot, schema: TableSchema, before: Split | None = None) -> Split:
+    """What the job means, made to fit the rows. Where it is by their content, it is by the columns that `before`, the
+    split of the version that a run follows on, was by, if they can still be read: a row stays on its side."""
+    if before and job.split.column is None and before.by in ("hash", "place") and _readable(before, snapshot, schema):
+        return replace(before, holdout=job.split.holdout)
+    return _for_rows(_with_threshold(split.split_for(job.split, schema, snapshot.schema), snapshot), snapshot)
+
+
+def _readable(before: Split, snapshot: Snapshot, schema: TableSchema) -> bool:
+    inputs = {(c.name, c.kind, c.size) for c in schema.inputs}
+    types = {(field.name, str(field.type)) for field in snapshot.schema}
+    return all((c.name, c.type) in types or (c.name, c.kind, c.size) in inputs for c in before.columns)
 
 
 def _for_rows(chosen: Split, snapshot: Snapshot) -> Split:

@@ -64,13 +64,15 @@ class Split:
         return replace(self, by="place", columns=()) if _too_alike(hashes, self.holdout) else self
 
 
-def still_held_out(before: Split, job: SplitJob) -> bool:
-    """Whether rows that the job would hold out were held out by the split `before` too."""
-    if job.column is None:
-        same = before.by in ("hash", "place")
-    else:
-        same = (job.by, job.column) == (before.by, *(c.name for c in before.columns))
-    return same and job.holdout <= before.holdout
+def still_held_out(before: Split, now: Split) -> bool:
+    """Whether all rows that `now` holds out were held out by `before` too."""
+    if now.by != before.by or [(c.name, c.kind, c.size) for c in now.columns] != [
+        (c.name, c.kind, c.size) for c in before.columns
+    ]:
+        return False
+    if now.threshold is not None and before.threshold is not None:
+        return now.threshold >= before.threshold
+    return now.holdout <= before.holdout
 
 
 def _too_alike(hashes: np.ndarray, holdout: float) -> bool:

@@ -107,7 +107,8 @@ def learn(rows: pa.Table, job: Job, champion: Learned | None = None) -> Learned:
         pq.write_table(rows, uri, row_group_size=ROW_GROUP)
         job = job.model_copy(update={"dataset": job.dataset.model_copy(update={"uri": uri})})
         cold = "the job says so" if job.training.start == "cold" else None
-        prepared, schema = prepare_folder(job, folder, champion.bundle if champion and not cold else None)
+        before = champion.prepared.split if champion else None
+        prepared, schema = prepare_folder(job, folder, before, champion.bundle if champion and not cold else None)
         if champion is not None:
             bundle.save(champion.bundle, folder / "champion" / "bundle")
             champion.kept.save(folder / "champion" / "kept")

@@ -42,6 +42,22 @@ def test_rows_of_a_file_that_was_not_there_or_that_tells_too_little_were_not(
     assert not known.in_training(batch, mixed_snapshot.fragments[0], 0, 0).any()
 
 
+def test_a_version_that_went_on_from_another_was_trained_on_that_one_s_rows_too(
+    mixed_prepared: Prepared, mixed_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    split = mixed_prepared.split
+    first, rest = (replace(mixed_snapshot, fragments=mixed_snapshot.fragments[s]) for s in (slice(1), slice(1, None)))
+    alone = _flags(Membership.of(split, rest), mixed_snapshot)
+    assert not alone[: first.num_rows].any()
+    for earlier in (split, replace(split, holdout=split.holdout * 2)):
+        Membership.of(split, rest, Membership.of(earlier, first)).save(tmp_path / "training.json")
+        known = Membership.load(tmp_path / "training.json")
+        flags = _flags(known, mixed_snapshot)
+        assert (flags[first.num_rows :] == alone[first.num_rows :]).all()
+        assert flags[: first.num_rows].sum() == _flags(Membership.of(earlier, first), first).sum() > 0
+        assert (known.parent is None) == (earlier == split)
+
+
 def test_a_version_that_does_not_say_what_it_was_trained_on_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"training\.json' is missing: the version was not registered whole"):
         Membership.load(tmp_path / "training.json")

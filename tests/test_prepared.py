@@ -9,9 +9,10 @@ import pytest
 from aemodel.config import Job, parse_job
 from aemodel.errors import JobError, SchemaError
 from aemodel.loader import EncodedRowGroups
-from aemodel.prepared import Prepared, prepare, table_schema
+from aemodel.prepared import Prepared, choose_split, prepare, table_schema
 from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot
+from aemodel.split import still_held_out
 from tests import tables
 
 
@@ -62,6 +63,39 @@ def test_training_finds_what_was_encoded_and_nothing_of_an_earlier_try(
         np.testing.assert_array_equal(found.values, rows.values)
         np.testing.assert_array_equal(found.codes, rows.codes)
     assert len(list(cache.iterdir())) == len(prepared.groups)
+
+
+@pytest.mark.parametrize("change", ["none", "gained", "excluded", "another type"])
+def test_a_row_stays_on_its_side_in_a_retrain_though_columns_that_say_nothing_are_dropped(
+    tmp_path: Path, change: str
+) -> None:
+    x = np.arange(400)
+    table = pa.table({"k": [1] * 400, "n": pa.nulls(400, pa.string()), "x": x * 1.0, "y": x % 7})
+    first = _prepared(table, tmp_path)
+    assert "k" not in first.schema.names
+    if change == "gained":
+        table = table.append_column("z", pa.array(x % 5))
+    if change == "another type":
+        table = table.set_column(3, "y", pa.array(x % 7, pa.int8()))
+    tables.write(table, tmp_path / "a.parquet")
+    dataset = {"uri": str(tmp_path), "exclude": ["k"] if change == "excluded" else []}
+    job = parse_job({"name": "t", "dataset": dataset, "model": {"latent_dim": 2}}, "job")
+    snapshot = open_snapshot(str(tmp_path))
+    schema = table_schema(snapshot, job.dataset)
+    chosen = choose_split(job.dataset, snapshot, schema, first.split)
+    again = prepare(job, snapshot, schema, chosen)
+    assert again.held_out["x"].equals(first.held_out["x"]) and 20 < first.num_held_out < 80
+    assert still_held_out(first.split, chosen)
+
+
+def test_a_split_that_cannot_be_read_any_more_is_chosen_anew(tmp_path: Path) -> None:
+    table = pa.table({"k": [1] * 400, "x": np.arange(400) * 1.0, "y": np.arange(400) % 7})
+    first = _prepared(table, tmp_path)
+    tables.write(table.drop_columns(["k"]), tmp_path / "a.parquet")
+    snapshot = open_snapshot(str(tmp_path))
+    job = parse_job({"name": "t", "dataset": {"uri": str(tmp_path)}}, "job")
+    chosen = choose_split(job.dataset, snapshot, table_schema(snapshot, job.dataset), first.split)
+    assert [c.name for c in chosen.columns] == ["x", "y"] and not still_held_out(first.split, chosen)
 
 
 def test_a_constant_column_is_left_out_with_the_reason(tmp_path: Path) -> None:

@@ -140,19 +140,26 @@ def test_by_place_other_row_groups_and_files_hold_out_other_rows(place: Place) -
     assert (split.held_out(batch, place) != split.held_out(batch, Place("a.parquet", 0, 0))).any()
 
 
+A, B = (Column("a", "numeric"),), (Column("b", "numeric"),)
+
+
 @pytest.mark.parametrize(
-    ("before", "job", "still"),
+    ("before", "now", "still"),
     [
-        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(holdout=0.2), True),
-        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(holdout=0.1), True),
-        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(holdout=0.3), False),
-        (Split("hash", (Column("a", "numeric"),), 0.2), SplitJob(by="time", column="a", holdout=0.2), False),
-        (Split("time", (Column("a", "numeric"),), 0.2, 1.0), SplitJob(by="time", column="a", holdout=0.2), True),
-        (Split("time", (Column("a", "numeric"),), 0.2, 1.0), SplitJob(by="time", column="b", holdout=0.2), False),
-        (Split("time", (Column("a", "numeric"),), 0.2, 1.0), SplitJob(holdout=0.2), False),
-        (Split("place", (), 0.2), SplitJob(holdout=0.2), True),
-        (Split("place", (), 0.2), SplitJob(by="group", column="a", holdout=0.2), False),
+        (Split("hash", A, 0.2), Split("hash", A, 0.2), True),
+        (Split("hash", A, 0.2), Split("hash", A, 0.1), True),
+        (Split("hash", A, 0.2), Split("hash", A, 0.3), False),
+        (Split("hash", A, 0.2), Split("hash", A + B, 0.2), False),
+        (Split("hash", A, 0.2), Split("hash", (Column("a", "categorical"),), 0.2), False),
+        (Split("hash", A, 0.2), Split("time", A, 0.2, 1.0), False),
+        (Split("time", A, 0.2, 1.0), Split("time", A, 0.2, 1.0), True),
+        (Split("time", A, 0.2, 1.0), Split("time", A, 0.2, 3.0), True),
+        (Split("time", A, 0.2, 1.0), Split("time", A, 0.2, 0.5), False),
+        (Split("time", A, 0.2, 1.0), Split("time", B, 0.2, 1.0), False),
+        (Split("time", A, 0.2, 1.0), Split("hash", A, 0.2), False),
+        (Split("place", (), 0.2), Split("place", (), 0.2), True),
+        (Split("place", (), 0.2), Split("group", A, 0.2), False),
     ],
 )
-def test_whether_what_a_job_holds_out_was_held_out_before(before: Split, job: SplitJob, still: bool) -> None:
-    assert still_held_out(before, job) is still
+def test_whether_what_is_held_out_was_held_out_before(before: Split, now: Split, still: bool) -> None:
+    assert still_held_out(before, now) is still

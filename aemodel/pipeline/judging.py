@@ -74,8 +74,7 @@ def evaluate_and_register(run: TrainedRun, job: Job, work: Path) -> RegisteredVe
         champion = _compared(trained, registry, alias) if alias is not None and alias != own else None
         if own is None:
             _kept(trained, champion, latents).save(folder / "kept")
-            snapshot = Snapshot.load(folder / SNAPSHOT)
-            Membership.of(trained.prepared.split, snapshot).save(folder / "kept" / MEMBERSHIP)
+            _membership(trained, folder).save(folder / "kept" / MEMBERSHIP)
         version = registry.register(run_id, job.name, run.key, trained.bundle, folder, job.output, _tags(trained))
         verdict, contract = _judged(job, registry, folder, trained, champion, version)
         write_json(folder / "verdict.json", asdict(verdict))
@@ -135,6 +134,13 @@ def _registered(
         found.r2_pca,
         held_out_is_training,
     )
+
+
+def _membership(trained: _Trained, folder: Path) -> Membership:
+    lineage = Lineage.load(folder / "lineage.json")
+    goes_on = lineage is not None and lineage.cold is None
+    parent = Membership.load(folder / "champion" / "kept" / MEMBERSHIP) if goes_on else None
+    return Membership.of(trained.prepared.split, Snapshot.load(folder / SNAPSHOT), parent)
 
 
 def _measured(folder: Path) -> _Trained:

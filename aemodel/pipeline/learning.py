@@ -16,13 +16,13 @@ from aemodel.files import digest, read_state, whole_folder, write_json
 from aemodel.membership import Membership
 from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PreparedRun, TrainedRun, code_version, locked
 from aemodel.preflight import check_memory
-from aemodel.prepared import prepare, table_schema
+from aemodel.prepared import choose_split, prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.release import Lineage
 from aemodel.row_cache import CACHE
 from aemodel.schema import TableSchema
 from aemodel.snapshot import Snapshot, open_snapshot
-from aemodel.split import still_held_out
+from aemodel.split import Split, still_held_out
 
 log = logging.getLogger("aemodel")
 
@@ -47,8 +47,8 @@ def prepare_run(job: Job, work: Path) -> PreparedRun:
             names = ", ".join(shown(name) for name in snapshot.ignored[:3])
             log.info("ignored: %s%s", names, f" and {n} more" if (n := len(snapshot.ignored) - 3) > 0 else "")
         if not (folder / "prepared").exists():
-            parent = _parent(job, registry, schema, folder)
-            prepare(job, snapshot, schema, parent, folder / CACHE).save(folder / "prepared")
+            chosen, parent = _following(job, registry, snapshot, schema, folder)
+            prepare(job, snapshot, schema, chosen, parent, folder / CACHE).save(folder / "prepared")
         # The pin is of this run: the same files may have been copied or touched since the last.
         snapshot.save(folder / SNAPSHOT)
         write_json(folder / "job.json", job.model_dump(mode="json"))
@@ -66,20 +66,22 @@ def _place(job: Job, snapshot: Snapshot, work: Path) -> tuple[str, Path]:
     return key, work / "runs" / f"{job.name}-{key[:12]}"
 
 
-def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> Bundle | None:
-    """The champion, copied into the run with what it keeps; returned if training may start from it.
+def _following(
+    job: Job, registry: Registry, snapshot: Snapshot, schema: TableSchema, folder: Path
+) -> tuple[Split, Bundle | None]:
+    """Which rows are held out; and the champion, copied into the run with what it keeps, if training may start from it.
 
     Why not, where it may not, stays in the run as well; its columns are then what the new ones are turned to.
     """
     champion = registry.resolve(job.name, job.registry.alias)
     if champion is None:
-        return None
+        return choose_split(job.dataset, snapshot, schema), None
     source = registry.fetch(champion)
-    split = Membership.load(source / "kept" / MEMBERSHIP).split
-    parent = None
+    before = Membership.load(source / "kept" / MEMBERSHIP).split
+    chosen, parent = choose_split(job.dataset, snapshot, schema, before), None
     if job.training.start == "cold":
         cold: str | None = "the job says so"
-    elif not still_held_out(split, job.dataset.split):
+    elif not still_held_out(before, chosen):
         cold = "dataset.split holds out rows that the champion was trained on"
     else:
         try:
@@ -92,9 +94,9 @@ def _parent(job: Job, registry: Registry, schema: TableSchema, folder: Path) -> 
     Lineage(champion.number, cold).save(folder / "lineage.json")
     if cold:
         log.info("training from scratch, not from version %s: %s", champion.number, cold)
-        return None
+        return chosen, None
     log.info("training goes on from version %s, whose columns are to keep their meaning", champion.number)
-    return parent
+    return chosen, parent
 
 
 def train(run: PreparedRun, job: Job, work: Path) -> TrainedRun:
