@@ -84,20 +84,30 @@ def decide(
     """Judge by every rule that applies; a version passes if it fulfils them all."""
     if not job.enabled:
         return Verdict((), ("the gate is disabled by the job",))
+    follows = contract is not None and bool(contract.r)
+    goes_on = follows and contract is not None and contract.cold is None
+    notes, rules = [], []
+    if champion is not None and champion.rows < ENOUGH_ROWS:
+        notes.append(f"only {champion.rows} rows were held out of version {champion.version} too: not compared on them")
+        champion = None
     if found.rows < ENOUGH_ROWS:
-        return Verdict((), (f"{found.rows} held-out rows are too few to judge by",))
-    # A release keeps its axes, and PCA taken anew may suit newer rows or more columns better: what it must not
-    # be below is the champion. A margin that the job asks for holds for every version.
-    release = champion is not None and contract is not None and bool(contract.r) and contract.cold is None
-    rules = [] if release and job.min_gain_over_pca <= 0 else list(_against_pca(job, found))
-    rules.append(_health(found))
-    if champion is not None:
-        rules += _against_champion(champion)
-    notes: list[str] = []
-    if contract is not None and contract.r:
+        notes.append(f"{found.rows} held-out rows are too few to judge by")
+    else:
+        against_pca = list(_against_pca(job, found))
+        # A release keeps its axes, and PCA taken anew may suit newer rows or more columns better: what it must not
+        # be below is the champion. A margin that the job asks for holds for every version.
+        if goes_on and champion is not None and job.min_gain_over_pca <= 0:
+            notes += [f"{r.figures}: no rule for a version that goes on" for r in against_pca if not r.passed]
+        else:
+            rules += against_pca
+        rules.append(_health(found))
+        rules += _against_champion(champion) if champion is not None else []
+    if follows and contract is not None:
         rules.append(_columns(job, contract))
         notes += [f"trained from scratch: {contract.cold}"] if contract.cold else []
         notes += [f"columns {_listed(contract.warned)} have moved a little"] if contract.warned else []
+        allowed = contract.changed if job.on_change != "refuse" else ()
+        notes += [f"columns {_listed(allowed)} mean something else from here on"] if allowed else []
     return Verdict(tuple(rules), tuple(notes))
 
 

@@ -49,7 +49,7 @@ ENCODED_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """`held_out` and `anchors` are raw rows (inputs, label, keys, what the split is by), uniform samples of either side;
+    """`held_out` and `anchors` are raw rows (inputs, label, keys, what the split is by), uniform samples of each side;
     `num_held_out` counts all held-out rows."""
 
     schema: TableSchema

@@ -36,6 +36,8 @@ class Target:
         """None where the label can not be probed: too few rows, one class, or names without end."""
         known = np.flatnonzero(np.asarray(label.is_valid()))[:PROBED_ROWS]
         present = label.take(pa.array(known))
+        if pa.types.is_float16(present.type) or pa.types.is_decimal(present.type):
+            present = present.cast(pa.float64())
         classes = pc.dictionary_encode(present.cast(pa.string()) if pa.types.is_boolean(present.type) else present)
         if len(classes.dictionary) <= MOST_CLASSES:
             codes = classes.indices.to_numpy()

@@ -83,6 +83,7 @@ def decide(types: pa.Schema, sample: Sequence[pa.RecordBatch], job: DatasetJob) 
     Raises JobError for a name that the table has not, SchemaError when a column cannot be what the job says.
     """
     _check_names(types.names, job)
+    _check_label(types, job)
     inputs, left_out = [], []
     for field in types:
         chunks = [batch.column(field.name) for batch in sample]
@@ -108,6 +109,16 @@ def _check_names(names: Sequence[str], job: DatasetJob) -> None:
     for where, name in mentioned:
         if name not in names:
             raise JobError(f"dataset.{where} names {shown(name)}, which is not a column; {nearest(name, names)}")
+
+
+def _check_label(types: pa.Schema, job: DatasetJob) -> None:
+    if job.label is None or pa.types.is_null(types.field(job.label).type):
+        return
+    if natural_kind(types.field(job.label).type) in (None, "vector"):
+        raise JobError(
+            f"dataset.label names {shown(job.label)}, which is {types.field(job.label).type}: "
+            "a label is a column of single values"
+        )
 
 
 def _column(field: pa.Field, chunks: Sequence[pa.Array], job: DatasetJob) -> Column | str:

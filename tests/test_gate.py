@@ -45,7 +45,9 @@ def test_equal_to_pca_within_rounding_passes() -> None:
 def test_a_release_is_compared_with_the_champion_and_not_with_a_fresh_pca(cold: str | None, passed: bool) -> None:
     contract = Contract("1", "d", (0.999, 0.998), ("1", "1"), cold)
     below = replace(FOUND, r2=0.70)
-    assert decide(GateJob(), below, CHAMPION, contract).passed is passed
+    verdict = decide(GateJob(), below, CHAMPION, contract)
+    assert verdict.passed is passed
+    assert any("-0.0500 from PCA's" in note for note in verdict.notes) is passed, "told where it is no rule"
     assert not decide(GateJob(min_gain_over_pca=0.01), below, CHAMPION, contract).passed
     assert not decide(GateJob(), below, None, contract).passed, "where it cannot be compared, PCA is the measure"
 
@@ -58,7 +60,8 @@ def test_columns_that_would_mean_something_else_are_refused_unless_allowed() -> 
         "set gate.on_change to new_columns to allow it",
     )
     assert any("columns 02 have moved a little" in note for note in verdict.notes)
-    assert decide(GateJob(on_change="new_columns"), FOUND, CHAMPION, contract).passed
+    allowed = decide(GateJob(on_change="new_columns"), FOUND, CHAMPION, contract)
+    assert allowed.passed and "columns 01 mean something else from here on" in allowed.notes
 
 
 def test_a_figure_that_is_not_a_number_is_refused() -> None:
@@ -125,6 +128,19 @@ def test_a_disabled_gate_passes_and_says_so() -> None:
 def test_too_few_rows_are_not_judged_by() -> None:
     verdict = decide(GateJob(), replace(FOUND, rows=7, r2=0.1))
     assert verdict.passed and "7 held-out rows are too few" in verdict.notes[0]
+
+
+def test_columns_are_judged_however_few_rows_were_held_out() -> None:
+    few, contract = replace(FOUND, rows=7, r2=0.1), Contract("3", "d", (0.999, 0.40), ("1", "9"), "the preset is plain")
+    assert [r.name for r in decide(GateJob(), few, CHAMPION, contract).rules] == ["column contract"]
+    assert not decide(GateJob(), few, CHAMPION, contract).passed
+
+
+def test_on_a_handful_of_shared_rows_no_version_is_compared_and_pca_is_the_measure() -> None:
+    contract = Contract("3", "d", (0.999, 0.99), ("1", "1"))
+    verdict = decide(GateJob(), FOUND, replace(CHAMPION, rows=9, r2=0.2), contract)
+    assert verdict.passed and "only 9 rows were held out of version 3 too" in verdict.notes[0]
+    assert not decide(GateJob(), replace(FOUND, r2=0.7), replace(CHAMPION, rows=9), contract).passed
 
 
 def test_a_version_taken_back_by_hand_is_refused() -> None:

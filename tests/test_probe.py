@@ -24,6 +24,13 @@ def test_a_label_that_a_column_gives_away_is_read_off_by_its_own_measure(label: 
     assert target.score(X[:, 1:]) < 0.65
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.decimal128(10, 4)])
+def test_a_number_of_any_type_is_a_label(kind: pa.DataType) -> None:
+    numbers = np.round(X[:, 0], 2).astype(np.float16 if pa.types.is_float16(kind) else np.float64)
+    target = Target.of(pa.array(numbers) if pa.types.is_float16(kind) else pa.array(numbers).cast(kind, safe=False))
+    assert target is not None and target.measure == "R²" and target.score(X) > 0.9
+
+
 def test_rows_without_a_label_and_rare_classes_are_left_aside() -> None:
     label = pa.array(["a"] * 300 + ["b"] * 290 + ["c"] * 3 + [None] * 7)
     target = Target.of(label)

@@ -23,6 +23,13 @@ def reasons(schema: TableSchema) -> dict[str, str]:
     return {c.name: c.reason for c in schema.left_out}
 
 
+@pytest.mark.parametrize("cells", [[[1.0], [2.0]], [{"a": 1}, {"a": 2}]])
+def test_a_label_is_a_column_of_single_values(cells: list[object]) -> None:
+    with pytest.raises(JobError, match=r"^dataset.label names 'y', which is .*: a label is a column of single values"):
+        decided(pa.table({"x": [1, 2], "y": cells}), label="y")
+    assert decided(pa.table({"x": [1, 2], "y": pa.nulls(2)}), label="y").label == "y"
+
+
 def test_a_label_cannot_be_a_key(mixed_table: pa.Table) -> None:
     with pytest.raises(JobError, match="^dataset.label names 'row_id', which is a key"):
         decided(tables.plain(mixed_table), key=["row_id"], label="row_id")

@@ -17,7 +17,7 @@ from aemodel.columns import OutputColumns
 from aemodel.config import Job
 from aemodel.contract import Contract
 from aemodel.errors import BundleFormatError, NoVersion, TrainingError
-from aemodel.evaluation import Evaluation, Label, evaluate, measure, probed, shared_r2
+from aemodel.evaluation import ENOUGH_ROWS, Evaluation, Label, evaluate, measure, probed, shared_r2
 from aemodel.files import read_state, write_json
 from aemodel.gate import Comparison, Verdict, decide, refused
 from aemodel.kept import LATENTS, Kept
@@ -153,12 +153,16 @@ def _measured(folder: Path) -> _Trained:
 
 
 def _label(prepared: Prepared, *tables: pa.Table) -> Label | None:
-    """The label of all rows of the tables, where each of them has it, of the type it has now."""
+    """The label of all rows of the tables, where each of them has it, of the type it has now or of one that can be
+    read so."""
     name = prepared.schema.label
     if name is None or any(name not in t.column_names for t in tables):
         return None
     type_ = tables[-1].schema.field(name).type
-    return Label(name, pa.concat_arrays([t.column(name).combine_chunks().cast(type_) for t in tables]))
+    try:
+        return Label(name, pa.concat_arrays([t.column(name).combine_chunks().cast(type_) for t in tables]))
+    except pa.ArrowException:  # such as yes and no that have become 1 and 0: no label that both have
+        return None
 
 
 def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champion:
@@ -172,8 +176,9 @@ def _compared(trained: _Trained, registry: Registry, version: Version) -> _Champ
         champion = bundle.load(source / "bundle")
     except BundleFormatError:
         return _Champion(version, tags.get("aemodel.bundle", ""), kept, origins, None, r)
-    theirs = measure(champion, champion.transform.apply_all(trained.prepared.held_out)).features
-    r = tuple(np.minimum(r, contracts.same_place(theirs, trained.held_out)).tolist())
+    if trained.evaluation.rows >= ENOUGH_ROWS:
+        theirs = measure(champion, champion.transform.apply_all(trained.prepared.held_out)).features
+        r = tuple(np.minimum(r, contracts.same_place(theirs, trained.held_out)).tolist())
     tables = _both_held_out(trained.prepared, kept, Membership.load(source / "kept" / MEMBERSHIP).split)
     behind = 0.0 if PROMOTED_TAG in tags else float(tags.get(BEHIND_TAG, 0))  # a person's choice is a new beginning
     comparison = _comparison(trained, champion, version.number, tables, behind) if tables else None
@@ -270,7 +275,7 @@ def _tags(trained: _Trained) -> dict[str, str]:
 
 def _verdict_tags(verdict: Verdict) -> dict[str, str]:
     """The verdict, and each rule by its name with the figures."""
-    tags = {"aemodel.gate": verdict.text[:4_000]}
+    tags = {"aemodel.gate": verdict.text[:4_000], "aemodel.gate.notes": "; ".join(verdict.notes)[:4_000]}
     for rule in verdict.rules:
         name = rule.name.replace(" ", "_").replace("²", "2")
         tags[f"aemodel.gate.{name}"] = f"{'passed' if rule.passed else 'failed'}: {rule.figures}"[:4_000]

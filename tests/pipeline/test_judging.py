@@ -14,7 +14,7 @@ from aemodel.config import Job, load_job
 from aemodel.errors import NoVersion, TrainingError
 from aemodel.files import read_json
 from aemodel.pipeline import RegisteredVersion, TrainedRun, evaluate_and_register
-from aemodel.pipeline.judging import _both_held_out, as_judged
+from aemodel.pipeline.judging import _both_held_out, _label, as_judged
 from aemodel.registry import CHALLENGER, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 from aemodel.schema import Column
 from aemodel.split import Split
@@ -40,6 +40,16 @@ def _judged(trained: TrainedRun, job: Job, copy: House, **gate: Any) -> Register
     registry = Registry(job.registry, copy.work)
     registry.client.delete_registered_model_alias("orders", job.registry.alias)
     return evaluate_and_register(trained, job.model_copy(update={"gate": job.gate.model_copy(update=gate)}), copy.work)
+
+
+def test_a_label_of_another_type_is_compared_only_where_it_can_be_read_as_it_is_now() -> None:
+    prepared: Any = SimpleNamespace(schema=SimpleNamespace(label="y"))
+    words, numbers, small = (
+        pa.table({"y": pa.array(c, t)}) for c, t in ((["yes"], None), ([1], None), ([2], pa.int8()))
+    )
+    label = _label(prepared, small, numbers)
+    assert label is not None and label.cells.to_pylist() == [2, 1]
+    assert _label(prepared, words, numbers) is None and _label(prepared, pa.table({"x": [1]}), numbers) is None
 
 
 def test_a_run_is_registered_once_however_often_it_is_judged(copy: House, job: Job, trained: TrainedRun) -> None:
