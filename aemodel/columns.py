@@ -83,5 +83,5 @@ class OutputColumns:
 
 def columns_of(output: OutputJob, model: ModelJob, latent_dim: int, width: int) -> OutputColumns:
     """The columns that a model of `latent_dim` latents over inputs of `width` dimensions writes."""
-    hidden = sum(model.hidden_for(width)) if output.wide and model.preset != "vanilla" else 0
+    hidden = sum(model.hidden_for(width)) if output.wide else 0
     return OutputColumns(output.prefix, latent_dim, hidden, output.anomaly, output.knn, output.in_training)

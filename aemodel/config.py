@@ -181,6 +181,12 @@ class Job(Section):
     output: OutputJob = OutputJob()
     memory_limit: Annotated[str, AfterValidator(_is_size)] | None = None
 
+    @model_validator(mode="after")
+    def _wide_where_there_are_layers(self) -> Job:
+        if self.output.wide and self.model.preset == "vanilla":
+            raise ValueError("output.wide writes hidden layers, of which preset vanilla has none")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _name_from_the_dataset(cls, data: Any) -> Any:

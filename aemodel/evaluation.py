@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from aemodel.bundle import Bundle
-from aemodel.layout import EncodedRows, Layout
+from aemodel.layout import EncodedRows
+from aemodel.leaks import Determined, determined
 from aemodel.loader import HeldOutLoader
 from aemodel.model import PrincipalAxes, Reconstruction, reconstruct
 from aemodel.pca import Projection
@@ -18,9 +19,6 @@ from aemodel.probe import Target
 
 #: With fewer held-out rows R² is chance, and the gate does not judge by it.
 ENOUGH_ROWS = 20
-#: From here on a column is named as given away by another, and how many rows that is judged by.
-DETERMINED_R2 = 0.999
-DETERMINED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,6 @@ class LatentHealth:
     dead: tuple[int, ...]
     duplicates: tuple[tuple[int, int], ...]
     effective_rank: float
-
-
-@dataclass(frozen=True)
-class Determined:
-    """A column that another one gives away: `r2` of the straight line between their encoded values."""
-
-    column: str
-    by: str
-    r2: float
 
 
 @dataclass(frozen=True)
@@ -131,22 +120,6 @@ def evaluate(
         probed(label, learned.features, linear.features) if label else None,
     )
     return found, learned
-
-
-def determined(layout: Layout, rows: EncodedRows) -> tuple[Determined, ...]:
-    """Numeric columns that an earlier one predicts almost exactly: they add nothing, or leak."""
-    blocks = [b for b in layout.blocks if b.kind == "numeric"]
-    if len(blocks) < 2 or len(rows) < ENOUGH_ROWS:
-        return ()
-    values = np.nan_to_num(rows.values[:DETERMINED_ROWS, [b.values[0] for b in blocks]].astype(np.float64))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r2 = np.nan_to_num(np.corrcoef(values.T)) ** 2
-    earlier = np.tril(r2, k=-1)
-    best = earlier.argmax(axis=1)
-    return tuple(
-        Determined(blocks[i].column, blocks[best[i]].column, float(earlier[i, best[i]]))
-        for i in np.flatnonzero(earlier.max(axis=1) > DETERMINED_R2)
-    )
 
 
 def latent_health(latents: np.ndarray) -> LatentHealth:

@@ -80,6 +80,8 @@ class Registry:
     def __init__(self, job: RegistryJob, work: Path) -> None:
         self.job, self.work = job, work.resolve()
         self.embedded = job.tracking_uri is None
+        #: Of promotions, among the processes that share a work folder.
+        self.promotions = FileLock(self.work / ".promote.lock")
         self.uri = job.tracking_uri or f"sqlite:///{self.work / 'mlflow.db'}"
         if self.uri.startswith(("http://", "https://")):
             _ping(self.uri)
@@ -199,7 +201,7 @@ class Registry:
 
         The version remembers which one it took over from, so that a roll-back finds its way.
         """
-        with FileLock(self.work / ".promote.lock"):
+        with self.promotions:
             if self.resolve(version.name, self.job.alias) not in (expected, version):
                 return False
             if expected is not None and expected != version:

@@ -30,4 +30,3 @@ def test_what_the_job_asks_for_beside_is_written_behind_its_like() -> None:
     wide = ("f_wide_000", "f_wide_001", "f_wide_002", "f_wide_003", "f_wide_004")
     assert columns.numbers == ("f_00", "f_01", *wide, "f_error", "f_error_rank", "f_knn")
     assert columns.all[-2:] == ("f_model_version", "f_in_training")
-    assert columns_of(output, ModelJob(preset="vanilla"), 2, 10).wide == ()

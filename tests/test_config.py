@@ -136,6 +136,11 @@ def test_vanilla_is_refused_what_its_text_does_not_have(model: dict[str, Any]) -
         parse_job({**MINIMAL, "model": {"preset": "vanilla", **model}}, "job.yaml")
 
 
+def test_hidden_layers_cannot_be_written_where_there_are_none() -> None:
+    with pytest.raises(JobError, match=r"output.wide writes hidden layers, of which preset vanilla has none"):
+        parse_job({**MINIMAL, "model": {"preset": "vanilla"}, "output": {"wide": True}}, "job.yaml")
+
+
 def test_vanilla_scales_to_the_unit_interval_and_adds_no_noise() -> None:
     model = parse_job({**MINIMAL, "model": {"preset": "vanilla"}}, "job.yaml").model
     assert (model.effective_scaling, model.effective_noise) == ("minmax", 0.0)

@@ -10,12 +10,10 @@ from aemodel.evaluation import (
     Label,
     LatentHealth,
     Probed,
-    determined,
     latent_health,
     probed,
     shared_r2,
 )
-from tests import tables
 
 HEALTHY = LatentHealth(std=(1.0, 1.0, 1.0, 1.0), dead=(), duplicates=(), effective_rank=4.0)
 FOUND = Evaluation(
@@ -71,12 +69,3 @@ def test_effective_rank_of_independent_latents_is_their_number_and_of_one_direct
     assert latent_health(rng.normal(size=(5_000, 6))).effective_rank == pytest.approx(6, abs=0.05)
     line = rng.normal(size=(5_000, 1)) @ np.ones((1, 6))
     assert latent_health(line).effective_rank == pytest.approx(1, abs=0.05)
-
-
-def test_a_column_that_another_gives_away_is_named() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=2_000), rng.normal(size=2_000)
-    table = pa.table({"a": a, "b": b, "twice_a": 2 * a + 1, "near_b": b + 0.1 * rng.normal(size=2_000)})
-    transform = tables.transform_of(table)
-    (found,) = determined(transform.layout, transform.apply(tables.only_batch(table)))
-    assert (found.column, found.by) == ("twice_a", "a") and found.r2 > 0.999

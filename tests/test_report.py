@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from aemodel.card import Cell, Change, Exemplar, Gain, LatentCard, Loading, Share
-from aemodel.evaluation import ColumnScore, Determined, Evaluation, LatentHealth
+from aemodel.evaluation import ColumnScore, Evaluation, LatentHealth
 from aemodel.gate import Rule, Verdict, refused
+from aemodel.leaks import Determined
 from aemodel.report import CARD_BARS, DRAWN_CARDS, DRAWN_COLUMNS, Report, render
 from aemodel.schema import Column, LeftOut, TableSchema
 from aemodel.scoring import StrangeRow

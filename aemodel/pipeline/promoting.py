@@ -28,18 +28,17 @@ def promote(job: Job, work: Path, number: str, reason: str) -> Promotion:
     """
     _check(reason)
     registry, version = Registry(job.registry, work), Version(job.name, number)
-    known = registry.numbers_of(job.name)
-    if number not in known:
-        there = f"it has {_listed(known)}" if known else "it has none: train one first"
-        raise NoVersion(f"{shown(job.name)} has no version {shown(number)} to promote; {there}")
-    before = registry.resolve(job.name, job.registry.alias)
-    if before is not None and before.number == number:
-        raise NoVersion(f"version {number} of {shown(job.name)} has the alias {shown(job.registry.alias)} already")
-    registry.set_tags(version, {PROMOTED_TAG: reason})
-    moved = _moved(registry, job, version, before)
-    if before is not None:
-        registry.set_tags(before, {ROLLED_BACK_TAG: reason})
-    return moved
+    with registry.promotions:
+        known = registry.numbers_of(job.name)
+        if number not in known:
+            there = f"it has {_listed(known)}" if known else "it has none: train one first"
+            raise NoVersion(f"{shown(job.name)} has no version {shown(number)} to promote; {there}")
+        before = registry.resolve(job.name, job.registry.alias)
+        if before is not None and before.number == number:
+            raise NoVersion(f"version {number} of {shown(job.name)} has the alias {shown(job.registry.alias)} already")
+        marks = [(version, {PROMOTED_TAG: reason, ROLLED_BACK_TAG: ""})]
+        marks += [(before, {ROLLED_BACK_TAG: reason})] if before else []
+        return _moved(registry, job, version, before, marks)
 
 
 def rollback(job: Job, work: Path, reason: str) -> Promotion:
@@ -49,28 +48,41 @@ def rollback(job: Job, work: Path, reason: str) -> Promotion:
     """
     _check(reason)
     registry = Registry(job.registry, work)
-    present = registry.resolve(job.name, job.registry.alias)
-    if present is None:
-        raise NoVersion(
-            f"no version of {shown(job.name)} has the alias {shown(job.registry.alias)}: nothing to roll back"
-        )
-    earlier = registry.tags_of(present).get(PREVIOUS_TAG)
-    if not earlier:
-        raise NoVersion(
-            f"version {present.number} of {shown(job.name)} took over from none: promote another one instead"
-        )
-    registry.set_tags(present, {ROLLED_BACK_TAG: reason})
-    version = Version(job.name, earlier)
-    way_back = registry.tags_of(version).get(PREVIOUS_TAG, "")
-    moved = _moved(registry, job, version, present)
-    registry.set_tags(version, {PREVIOUS_TAG: way_back})  # its own predecessor, not the one just left
-    return moved
+    with registry.promotions:
+        present = registry.resolve(job.name, job.registry.alias)
+        if present is None:
+            raise NoVersion(
+                f"no version of {shown(job.name)} has the alias {shown(job.registry.alias)}: nothing to roll back"
+            )
+        earlier = registry.tags_of(present).get(PREVIOUS_TAG)
+        if not earlier:
+            raise NoVersion(
+                f"version {present.number} of {shown(job.name)} took over from none: promote another one instead"
+            )
+        version = Version(job.name, earlier)
+        way_back = registry.tags_of(version).get(PREVIOUS_TAG, "")
+        marks = [(present, {ROLLED_BACK_TAG: reason}), (version, {ROLLED_BACK_TAG: ""})]
+        moved = _moved(registry, job, version, present, marks)
+        registry.set_tags(version, {PREVIOUS_TAG: way_back})  # its own predecessor, not the one just left
+        return moved
 
 
-def _moved(registry: Registry, job: Job, version: Version, before: Version | None) -> Promotion:
+def _moved(
+    registry: Registry,
+    job: Job,
+    version: Version,
+    before: Version | None,
+    marks: Sequence[tuple[Version, dict[str, str]]],
+) -> Promotion:
+    """The versions are marked first: one that is left and killed over it must not be promoted by the next run. Where
+    another machine moved the alias, the marks are taken back."""
+    earlier = [(v, {name: registry.tags_of(v).get(name, "") for name in tags}) for v, tags in marks]
+    for marked, tags in marks:
+        registry.set_tags(marked, tags)
     if not registry.promote(version, before):
+        for marked, tags in earlier:
+            registry.set_tags(marked, tags)
         raise RegistryError(f"another run moved the alias {shown(job.registry.alias)} meanwhile; look, and try again")
-    registry.set_tags(version, {ROLLED_BACK_TAG: ""})
     return Promotion(job.name, job.registry.alias, version.number, before.number if before else None)
 
 
