@@ -15,7 +15,8 @@ hold numbers, from the nearest training row; each in units of what is usual in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class Evidence:
 
     def __getitem__(self, rows: np.ndarray) -> Evidence:
         return Evidence(self.errors[rows], self.features[rows], self.far[rows], self.offsets[rows])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Evidence]) -> Evidence:
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)

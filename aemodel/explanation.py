@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -24,44 +26,90 @@ EXPECTED_DIGITS = 4
 ROUNDED_AWAY = 1e-12
 
 
-def explained(
-    bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, evidence: Evidence, z: torch.Tensor, rank: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The columns that make each row strange, as indices (rows, 3), -1 where none is left; and texts (rows, 6), None
-    for ordinary rows: what these columns hold, then what was expected there."""
-    reasons = bundle.calibration.reasons(evidence, NUM_REASONS)
-    texts = np.full((len(reasons), 2 * NUM_REASONS), None, object)
-    strange = np.flatnonzero(rank >= EXPLAINED_RANK)
-    if len(strange) == 0:
-        return reasons, texts
-    candidates = bundle.calibration.reasons(evidence[strange], CANDIDATES)
-    inputs = batch.select([n for n in bundle.input_columns if n in batch.schema.names])
-    far = bundle.calibration.by_distance(evidence[strange])
-    held, expected, same = _cells(bundle, inputs.take(pa.array(strange)), rows[strange], z[strange], candidates, far)
+@dataclass(frozen=True)
+class Strange:
+    """Rows that are strange enough to be explained: their `places` (rows,) among those that they were found in, their
+    inputs as they came, encoded, and as latents `z`."""
+
+    places: np.ndarray
+    inputs: pa.RecordBatch
+    rows: EncodedRows
+    evidence: Evidence
+    z: torch.Tensor
+
+    @classmethod
+    def among(
+        cls,
+        bundle: Bundle,
+        batch: pa.RecordBatch,
+        rows: EncodedRows,
+        evidence: Evidence,
+        z: torch.Tensor,
+        rank: np.ndarray,
+    ) -> Strange:
+        places = np.flatnonzero(rank >= EXPLAINED_RANK)
+        inputs = batch.select([n for n in bundle.input_columns if n in batch.schema.names])
+        return cls(places, inputs.take(pa.array(places)), rows[places], evidence[places], z[places])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Strange], starts: Sequence[int]) -> Strange:
+        """Of consecutive parts of a batch, that begin at these rows of it."""
+        inputs = pa.Table.from_batches([p.inputs for p in parts]).combine_chunks()
+        return cls(
+            np.concatenate([p.places + start for p, start in zip(parts, starts, strict=True)]),
+            pa.RecordBatch.from_arrays([c.combine_chunks() for c in inputs.columns], schema=inputs.schema),
+            EncodedRows.concatenated([p.rows for p in parts]),
+            Evidence.concatenated([p.evidence for p in parts]),
+            torch.cat([p.z for p in parts]),
+        )
+
+    def __getitem__(self, chosen: np.ndarray) -> Strange:
+        inputs = self.inputs.take(pa.array(chosen))
+        return Strange(self.places[chosen], inputs, self.rows[chosen], self.evidence[chosen], self.z[chosen])
+
+
+def explained(bundle: Bundle, strange: Strange) -> tuple[np.ndarray, np.ndarray]:
+    """The columns that make each row strange, as indices (rows, 3), -1 where none is left; and texts (rows, 6): what
+    these columns hold, then what was expected there."""
+    candidates = bundle.calibration.reasons(strange.evidence, CANDIDATES)
+    held, expected, same = _told(bundle, strange, candidates)
     telling = (candidates >= 0) & ~same
     telling[:, 0] |= ~telling.any(axis=1)
     place = np.where(telling, np.cumsum(telling, axis=1) - 1, NUM_REASONS)
-    reasons[strange] = -1
+    reasons = np.full((len(candidates), NUM_REASONS), -1)
+    texts = np.full((len(candidates), 2 * NUM_REASONS), None, object)
     for reason in range(NUM_REASONS):
         row, at = np.nonzero(place == reason)
-        reasons[strange[row], reason] = candidates[row, at]
-        texts[strange[row], reason], texts[strange[row], reason + NUM_REASONS] = held[row, at], expected[row, at]
+        reasons[row, reason] = candidates[row, at]
+        texts[row, reason], texts[row, reason + NUM_REASONS] = held[row, at], expected[row, at]
     return reasons, texts
 
 
-def _cells(
-    bundle: Bundle, batch: pa.RecordBatch, rows: EncodedRows, z: torch.Tensor, candidates: np.ndarray, far: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _told(bundle: Bundle, strange: Strange, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `_cells`, of the first candidates, and of the others where one of the first explains nothing."""
+    held, expected = np.full(candidates.shape, None, object), np.full(candidates.shape, None, object)
+    same = np.ones(candidates.shape, bool)
+    first, rest = slice(None, NUM_REASONS), slice(NUM_REASONS, None)
+    rows = np.arange(len(candidates))
+    for columns in (first, rest):
+        if len(rows) and candidates[rows, columns].size:
+            found = _cells(bundle, strange[rows], candidates[rows, columns])
+            held[rows, columns], expected[rows, columns], same[rows, columns] = found
+        rows = np.flatnonzero(same[:, first].any(axis=1))
+    return held, expected, same
+
+
+def _cells(bundle: Bundle, strange: Strange, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each candidate column (rows, candidates): the text of what it holds, of what was expected, and whether that
     is the same.
 
     A network may reproduce a number that no training row comes near: what was expected is then the nearest row's
-    number, as it deviates from that more than from its reconstruction; `far` (rows, columns) says where.
+    number, as it deviates from that more than from its reconstruction.
     """
-    decoded = bundle.transform.invert(bundle.model.decode(z).float().cpu().numpy())
-    near = bundle.nearest_numbers(rows)
+    decoded = bundle.transform.invert(bundle.model.decode(strange.z).float().cpu().numpy())
+    near, far = bundle.nearest_numbers(strange.rows), bundle.calibration.by_distance(strange.evidence)
     nearest, extremes = {} if near is None else bundle.transform.original(near), bundle.extremes()
-    held = dict(zip(batch.schema.names, batch.columns, strict=True))
+    held = dict(zip(strange.inputs.schema.names, strange.inputs.columns, strict=True))
     given, expected = np.full(candidates.shape, None, object), np.full(candidates.shape, None, object)
     same = np.zeros(candidates.shape, bool)
     for column in np.unique(candidates[candidates >= 0]):

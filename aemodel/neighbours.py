@@ -38,7 +38,7 @@ PROJECTED = 256
 #: The least that a scale's usual distance is taken to be, as a share of the largest scale's.
 LEAST_USUAL = 0.05
 #: Rows compared at once: enough for the processor, few enough for memory.
-CHUNK = 1_024
+CHUNK = 512
 #: References among which the nearest is looked for at once.
 BLOCK = 64
 
@@ -136,8 +136,7 @@ class Neighbours:
 
     def _of(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(rows, 2) distances and (rows, dimensions) squared differences from the nearest."""
-        parts = rows.T[torch.from_numpy(self.seen)].transpose(1, 2)  # (samples, rows, up to 16)
-        near = torch.cdist(parts, torch.from_numpy(self.coarse), p=1).amin(dim=2).mean(dim=0)
+        near = _nearest_of_few(rows.T[torch.from_numpy(self.seen)], torch.from_numpy(self.coarse)).mean(dim=0)
         offset = self._compressed_fine.offset(_compressed(rows)).square()
         closest = offset.sum(dim=1).sqrt()
         return torch.stack([near, closest], dim=1).numpy(), offset.numpy()
@@ -170,6 +169,21 @@ class _Nearest:
         block = closeness.amax(dim=2).argmax(dim=1)
         within = closeness[torch.arange(len(rows)), block].argmax(dim=1)
         return block * BLOCK + within
+
+
+def _nearest_of_few(rows: Tensor, references: Tensor) -> Tensor:
+    """(samples, rows): the sum of absolute differences of rows (samples, dimensions, rows) to the nearest of few
+    references (samples, references, dimensions).
+
+    |x − r| = 2 max(x, r) − x − r, of many rows at a time: a third of the time of torch's cdist.
+    """
+    larger = torch.zeros(rows.shape[0], references.shape[1], rows.shape[2])
+    part = torch.empty_like(larger)
+    for dimension in range(rows.shape[1]):
+        torch.maximum(rows[:, dimension, None, :], references[:, :, dimension, None], out=part)
+        larger += part
+    distances = larger.mul_(2) - references.sum(dim=2)[:, :, None]
+    return distances.amin(dim=1) - rows.sum(dim=1)
 
 
 def kth_distance(rows: np.ndarray, references: np.ndarray, k: int = KTH) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +15,11 @@ import pyarrow as pa
 import torch
 
 from aemodel.bundle import Bundle
-from aemodel.columns import OutputColumns, columns_of
+from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
 from aemodel.config import OutputJob
 from aemodel.contract import Contract
 from aemodel.errors import SchemaError, nearest, shown
-from aemodel.explanation import as_text, explained
+from aemodel.explanation import Strange, as_text, explained
 from aemodel.membership import Membership
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
@@ -49,6 +50,16 @@ class StrangeRow:
         return cls(state["error"], state["rank"], tuple(state["reasons"]), tuple(state["expected"]), cells)
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Of some rows: `numbers` (rows, columns) that are written, the `reasons` (rows, 3) as indices of columns, and the
+    strange ones; None where no score is written."""
+
+    numbers: np.ndarray
+    reasons: np.ndarray | None
+    strange: Strange | None
+
+
 class Scorer:
     """Scores batches with one version of a model. Output columns, in order, are `schema`."""
 
@@ -62,6 +73,8 @@ class Scorer:
     ) -> None:
         """Without `membership` nothing is said of which rows were trained on, whatever the job asks."""
         self.bundle, self.version, self.membership = bundle, version, membership
+        self._unknown, self._rows = np.zeros(len(bundle.input_columns), np.int64), 0
+        self._counting = threading.Lock()
         if torch.cuda.is_available():  # the network; distances and all that is text stay with the processor
             bundle.model.cuda()
         output = output.model_copy(update={"in_training": output.in_training and membership is not None})
@@ -76,36 +89,50 @@ class Scorer:
         fields += [pa.field(n, pa.string(), metadata=self.lineage) for n in self.columns.texts]
         self.schema = pa.schema(fields)
 
+    @torch.inference_mode()
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
         starts = range(0, max(1, batch.num_rows), AT_ONCE)
-        parts = [self._score(batch.slice(start, AT_ONCE)) for start in starts]
-        return pa.Table.from_batches(parts).combine_chunks().to_batches()[0] if len(parts) > 1 else parts[0]
+        parts = [self._measured(batch.slice(start, AT_ONCE)) for start in starts]
+        arrays = _columns_of(np.concatenate([p.numbers for p in parts]))
+        if self.columns.anomaly:
+            strange = Strange.joined([p.strange for p in parts if p.strange], starts)
+            arrays += self._explained(np.concatenate([p.reasons for p in parts if p.reasons is not None]), strange)
+        arrays.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    @torch.inference_mode()
-    def _score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _measured(self, batch: pa.RecordBatch) -> _Measured:
         rows, model = self.bundle.transform.apply(batch), self.bundle.model
-        numbers: list[pa.Array] = []
-        texts: list[pa.Array] = []
+        with self._counting:
+            self._unknown += rows.nulled
+            self._rows += len(rows)
+        numbers: list[np.ndarray] = []
+        strange = reasons = None
         if self.columns.anomaly:
             evidence, z = self.bundle.evidence(rows)
             features, calibration = evidence.features, self.bundle.calibration
             error = calibration.score(evidence)
             rank = calibration.rank(error)
-            numbers = [pa.array(error), pa.array(rank)]
-            reasons, told = explained(self.bundle, batch, rows, evidence, z, rank)
-            names = pa.array(self.bundle.input_columns, pa.string())
-            texts = [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
-            texts += [pa.array(column, pa.string()) for column in told.T]
+            numbers = [error[:, None], rank[:, None]]
+            reasons = calibration.reasons(evidence, NUM_REASONS)
+            strange = Strange.among(self.bundle, batch, rows, evidence, z, rank)
         else:
             features = model.encode(Batch.of(rows).to(model.device)).cpu().numpy()
         if self.columns.hidden:
-            hidden = model.hidden_layers(Batch.of(rows).to(model.device)).float().cpu().numpy()
-            numbers = _columns_of(hidden) + numbers
+            numbers.insert(0, model.hidden_layers(Batch.of(rows).to(model.device)).float().cpu().numpy())
         if self.columns.knn:
-            numbers.append(pa.array(self.bundle.calibration.knn(features)))
-        texts.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
-        return pa.RecordBatch.from_arrays([*_columns_of(features), *numbers, *texts], schema=self.schema)
+            numbers.append(self.bundle.calibration.knn(features)[:, None])
+        return _Measured(np.concatenate([features, *numbers], axis=1), reasons, strange)
+
+    def _explained(self, reasons: np.ndarray, strange: Strange) -> list[pa.Array]:
+        """The text columns: which columns make a row strange; what they hold and what was expected, of strange rows."""
+        row = np.full(len(reasons), -1)
+        row[strange.places] = np.arange(len(strange.places))
+        reasons[strange.places], told = explained(self.bundle, strange)
+        names = pa.array(self.bundle.input_columns, pa.string())
+        texts = [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
+        place = pa.array(row, mask=row < 0)
+        return texts + [pa.array(column, pa.string()).take(place) for column in told.T]
 
     def table_schema(self, types: pa.Schema, carried: Sequence[str]) -> pa.Schema:
         """Of the output table: the carried columns, what is scored, and whether a row was trained on, if asked for."""
@@ -113,6 +140,16 @@ class Scorer:
         if self.columns.in_training:
             fields.append(pa.field(self.columns.training_flag, pa.bool_(), metadata=self.lineage))
         return pa.schema(fields)
+
+    def unlike_training(self) -> list[str]:
+        """Input columns most of whose cells so far held what could not be used, and did not in training."""
+        found = []
+        for column, unknown in zip(self.bundle.transform.columns, self._unknown, strict=True):
+            named = 1.0 if column.column.kind != "categorical" else column.missing + sum(column.frequencies)
+            cells = self._rows * (column.column.size if column.column.kind == "vector" else 1)
+            if unknown > cells * (1 - named / 2):  # half way from the share in training to all
+                found.append(column.column.name)
+        return found
 
     def check_columns(self, types: pa.Schema) -> None:
         """Refuse a dataset that lacks an input of the model. Raises SchemaError naming it."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aemodel.bundle import Bundle
-from aemodel.explanation import as_text, explained
+from aemodel.explanation import Strange, as_text, explained
 from tests import tables
 
 
@@ -16,7 +16,11 @@ def _explained(bundle: Bundle, batch: pa.RecordBatch) -> tuple[np.ndarray, np.nd
     with torch.inference_mode():
         evidence, z = bundle.evidence(rows)
         rank = bundle.calibration.rank(bundle.calibration.score(evidence))
-        reasons, texts = explained(bundle, batch, rows, evidence, z, rank)
+        strange = Strange.among(bundle, batch, rows, evidence, z, rank)
+        found, told = explained(bundle, strange)
+    reasons = bundle.calibration.reasons(evidence, 3)
+    texts = np.full((len(rows), 6), None, object)
+    reasons[strange.places], texts[strange.places] = found, told
     return rank, np.array([*bundle.input_columns, None], object)[reasons], texts
 
 

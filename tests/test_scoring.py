@@ -66,6 +66,15 @@ def test_rows_of_nulls_and_of_wild_values_have_finite_features(scorer: Scorer) -
             assert np.isfinite(scored.column(name).to_numpy()).all(), name
 
 
+def test_a_column_whose_values_have_become_others_is_named(mixed_bundle: Bundle) -> None:
+    fresh = Scorer(mixed_bundle, OutputJob(), "7")
+    fresh.score(_batch())
+    assert fresh.unlike_training() == []
+    for _ in range(3):
+        fresh.score(_batch(colour=pa.array([str(i) for i in range(50)]), amount=pa.array([float("nan")] * 50)))
+    assert fresh.unlike_training() == ["amount", "colour"]
+
+
 def test_the_column_that_was_tampered_with_is_the_first_reason(scorer: Scorer) -> None:
     counts = np.array(_batch().column("count").to_pylist())
     counts[5] = 10_000

@@ -73,6 +73,9 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
         write_json(staging / MANIFEST, asdict(manifest))
     seconds = time.perf_counter() - began
     log.info("scored %s rows with version %s in %.1f s", f"{manifest.rows:,}", version, seconds)
+    for name in scorer.unlike_training():
+        text = "most of what %s holds is unknown to version %s and counts as missing or other: have its values changed?"
+        log.warning(text, shown(name), version)
     return StagedTable(str(table.root), key, True, manifest.rows, seconds)
 
 
