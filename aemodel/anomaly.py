@@ -70,7 +70,7 @@ class Calibration:
 
     def _terms(self, rows: Evidence) -> np.ndarray:
         """(rows, 2): the folded error and the Mahalanobis distance of the latents."""
-        folded = np.minimum(rows.errors / self.column_error, CAP).sum(axis=1)
+        folded = np.minimum(rows.errors * _inverse(self.column_error, rows.errors), CAP).sum(axis=1)
         return np.stack([folded, np.linalg.norm(self.whitened(rows.features), axis=1)], axis=1)
 
     def whitened(self, features: np.ndarray) -> np.ndarray:
@@ -88,7 +88,9 @@ class Calibration:
 
     def deviations(self, rows: Evidence) -> np.ndarray:
         """(rows, columns): how much each column makes a row strange."""
-        return np.asarray(rows.errors / self.column_error + rows.offsets / self.column_offset)
+        found = rows.errors * _inverse(self.column_error, rows.errors)
+        found += rows.offsets * _inverse(self.column_offset, rows.offsets)
+        return found
 
     def by_distance(self, rows: Evidence) -> np.ndarray:
         """bool (rows, columns): whether a column deviates more from the nearest training row than from what it was
@@ -97,13 +99,13 @@ class Calibration:
 
     def reasons(self, rows: Evidence, count: int) -> np.ndarray:
         """int64 (rows, count): indices of the columns that deviate most, the strangest first; -1 where none is left."""
-        deviations = self.deviations(rows)
-        count_known = min(count, deviations.shape[1])
-        top = np.argpartition(-deviations, count_known - 1, axis=1)[:, :count_known]
-        order = np.argsort(-np.take_along_axis(deviations, top, axis=1), axis=1, kind="stable")
-        found = np.take_along_axis(top, order, axis=1)
-        found = np.where(np.take_along_axis(deviations, found, axis=1) > 0, found, -1)
-        return np.pad(found, ((0, 0), (0, count - count_known)), constant_values=-1)
+        left, every = self.deviations(rows), np.arange(len(rows.errors))
+        found = np.full((len(left), count), -1)
+        for place in range(min(count, left.shape[1])):  # a third of the time of a partial sort
+            largest = left.argmax(axis=1)
+            found[:, place] = np.where(left[every, largest] > 0, largest, -1)
+            left[every, largest] = 0
+        return found
 
 
 def calibrate(rows: Evidence, training: np.ndarray) -> Calibration:
@@ -121,6 +123,11 @@ def calibrate(rows: Evidence, training: np.ndarray) -> Calibration:
     ordinary = np.maximum(np.quantile(unranked._terms(rows), ORDINARY, axis=0), 1.0)
     unranked = replace(unranked, ordinary=ordinary, references=references)
     return replace(unranked, quantiles=np.quantile(unranked.score(rows), np.linspace(0, 1, NUM_QUANTILES)))
+
+
+def _inverse(usual: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Of the type of what it is multiplied with, so that millions of cells are not made wider for it."""
+    return (1 / usual).astype(like.dtype)
 
 
 def _usual(squared: np.ndarray) -> np.ndarray:
@@ -143,4 +150,4 @@ def evidence(
     count = numbers.shape[1]  # a level that is not the nearest row's is no deviation: the network has it in its error
     fold = np.zeros((count, errors.shape[1]), np.float32)
     fold[np.arange(count), column_of[:count]] = 1
-    return Evidence(errors.astype(np.float64), features, distances.total, distances.offset[:, :count] @ fold)
+    return Evidence(errors, features, distances.total, distances.offset[:, :count] @ fold)

@@ -76,8 +76,9 @@ class Units:
 
     def __call__(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
         """float32 (rows, dimensions) of `numbers` (rows, num_values), NaN where missing, and the rest of the row."""
-        scaled = np.clip((numbers - self.center) / self.spread, -FARTHEST, FARTHEST)
-        rows = np.concatenate([np.nan_to_num(scaled), others], axis=1, dtype=np.float32)
+        center, spread = self.center.astype(numbers.dtype), self.spread.astype(numbers.dtype)
+        scaled = np.nan_to_num(np.clip((numbers - center) / spread, -FARTHEST, FARTHEST), copy=False)
+        rows = np.concatenate([scaled, others], axis=1, dtype=np.float32) if others.size else scaled.astype(np.float32)
         return rows @ self.projection if self.projection.size else rows
 
 

@@ -137,8 +137,10 @@ class Transform:
         return EncodedRows.concatenated([self.apply(b) for b in batches])
 
     def numbers(self, rows: EncodedRows) -> np.ndarray:
-        """float64 (rows, num_values): encoded values without the curve that numeric ones were scored along, NaN where
+        """Floats (rows, num_values): encoded values without the curve that numeric ones were scored along, NaN where
         missing; for distances, in which a value that is ten times as far should be ten times as far."""
+        if not any(column.knots for column in self.columns):
+            return rows.values
         values = rows.values.astype(np.float64)
         for column, block in zip(self.columns, self.layout.blocks, strict=True):
             if column.knots:
