@@ -65,10 +65,10 @@ class Calibration:
 
     def score(self, rows: Evidence) -> np.ndarray:
         """float32 (rows,); never infinite."""
-        beyond = np.maximum(self._terms(rows) / self.ordinary - 1, 0)
+        beyond = np.maximum(self.terms(rows) / self.ordinary - 1, 0)
         return np.asarray(rows.far + WEIGHT * beyond.sum(axis=1), np.float32)
 
-    def _terms(self, rows: Evidence) -> np.ndarray:
+    def terms(self, rows: Evidence) -> np.ndarray:
         """(rows, 2): the folded error and the Mahalanobis distance of the latents."""
         folded = np.minimum(rows.errors * _inverse(self.column_error, rows.errors), CAP).sum(axis=1)
         return np.stack([folded, np.linalg.norm(self.whitened(rows.features), axis=1)], axis=1)
@@ -120,7 +120,7 @@ def calibrate(rows: Evidence, training: np.ndarray) -> Calibration:
     )
     references = unranked.whitened(training[:KNN_ROWS]).astype(np.float32)
     # Both are some of units each: where all is restored without an error, one that is not is not infinitely strange.
-    ordinary = np.maximum(np.quantile(unranked._terms(rows), ORDINARY, axis=0), 1.0)
+    ordinary = np.maximum(np.quantile(unranked.terms(rows), ORDINARY, axis=0), 1.0)
     unranked = replace(unranked, ordinary=ordinary, references=references)
     return replace(unranked, quantiles=np.quantile(unranked.score(rows), np.linspace(0, 1, NUM_QUANTILES)))
 

@@ -59,11 +59,16 @@ def peers(train: np.ndarray, test: np.ndarray, seed: int) -> Iterator[tuple[str,
 
 
 def ours(train: pa.Table, test: pa.Table, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The scores that a job writes."""
+    """The scores that a job writes, and the two parts of the first by themselves."""
     job = {"name": "adbench", "dataset": {"uri": "-", "label": LABEL}, "training": {"seed": seed}}
     learned = learn(train, parse_job(job, "benchmark")).bundle
     evidence, _ = learned.evidence(learned.transform.apply_all(test))
     yield "aemodel", learned.calibration.score(evidence)
+    yield "aemodel, distance alone", evidence.far
+    yield (
+        "aemodel, error and latents alone",
+        (learned.calibration.terms(evidence) / learned.calibration.ordinary).sum(1),
+    )
     yield "aemodel, knn", learned.calibration.knn(evidence.features)
 
 

@@ -85,7 +85,7 @@ def _card(
     by_influence = _largest(drivers)
     # Keys and labels first, then what drives the column.
     cells = [n for n in rows.column_names if n not in inputs] + [inputs[c] for c in by_influence]
-    order = np.argsort(values, kind="stable")
+    _, order = np.unique(values, return_index=True)  # rows that are alike are one example
     return LatentCard(
         column=column,
         name=_name(measured.surrogates[j], named) if told else NONLINEAR,

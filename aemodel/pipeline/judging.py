@@ -223,7 +223,10 @@ def _held_out_by(split: Split, rows: pa.Table) -> pa.Table:
 def _cards(trained: _Trained, prefix: str) -> pa.Table:
     """What a person can read about each feature column."""
     columns = OutputColumns(prefix, trained.bundle.model.latent_dim)
-    return card.as_table(card.cards(trained.bundle, trained.prepared.held_out, columns))
+    schema, held_out = trained.prepared.schema, trained.prepared.held_out
+    told = {*schema.names, *schema.keys, schema.label}  # not what was left out of the inputs after it was read
+    rows = held_out.select([n for n in held_out.column_names if n in told])
+    return card.as_table(card.cards(trained.bundle, rows, columns))
 
 
 def _kept(trained: _Trained, champion: _Champion | None, latents: pa.Table) -> Kept:
