@@ -12,6 +12,7 @@ from itertools import pairwise
 from aemodel.pca import GRAM_ROWS
 from aemodel.plan import WINDOW_ROWS
 from aemodel.prepared import ANCHOR_ROWS, HELD_OUT_ROWS
+from aemodel.schedule import LOOKED_AT_ROWS
 from aemodel.scoring import AT_ONCE
 from aemodel.snapshot import BATCH_ROWS
 
@@ -206,7 +207,7 @@ def uncached(shape: Shape) -> float:
 def train_seconds(shape: Shape, machine: Machine, first: float, later: float) -> float:
     """Start, epochs with their looks at held-out rows, and the calibration on held-out and kept training rows."""
     checks = 1 + shape.max_epochs / max(1, shape.check_epochs)
-    looks = checks * CHECK_DIMENSION * shape.held_out * shape.width / shape.ranks
+    looks = checks * CHECK_DIMENSION * min(LOOKED_AT_ROWS, shape.held_out) * shape.width / shape.ranks
     measured = (shape.held_out + min(ANCHOR_ROWS, shape.training_rows)) * _score_row(shape, machine)
     return machine.slowness * (TRAIN_START + looks) + measured + first + (shape.max_epochs - 1) * later
 

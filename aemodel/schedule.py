@@ -14,6 +14,8 @@ MAX_AUTO_EPOCHS = 200
 TUNED_BATCH, LARGEST_BATCH = 1_024, 4_096
 WARM_UP_STEPS = 100
 STEPS_PER_CHECK = 100
+#: Held-out rows that a training is watched on; four times as many took a sixteenth of its time.
+LOOKED_AT_ROWS = 16_384
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from aemodel.files import read_state, write_json
 from aemodel.frame import Frame
 from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
+from aemodel.layout import EncodedRows
 from aemodel.learner import Learner, Teacher
 from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader, gather_on
 from aemodel.model import Autoencoder, Batch, build, reconstruct
@@ -73,7 +74,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
         result = training.fit(
             learner,
             TrainingLoader(plan, rank, gather),
-            HeldOutLoader(held_out, rank, world_size),
+            HeldOutLoader(looked_at(held_out), rank, world_size),
             job.training,
             folder,
             devices,
@@ -88,6 +89,13 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
         made = bundle.calibrated(best, model_job, prepared.transform, held_out, anchors, provenance)
         bundle.save(made, folder / "bundle")
         write_json(folder / "result.json", training.result_state(result))
+
+
+def looked_at(held_out: EncodedRows) -> EncodedRows:
+    """Those of the held-out rows, evenly over them, on which a training is watched."""
+    if len(held_out) <= schedule.LOOKED_AT_ROWS:
+        return held_out
+    return held_out[np.linspace(0, len(held_out) - 1, schedule.LOOKED_AT_ROWS).astype(int)]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from aemodel.contract import same_place
 from aemodel.evaluation import measure
 from aemodel.files import read_json, write_json
 from aemodel.kept import Kept
+from aemodel.layout import EncodedRows
 from aemodel.prepared import Prepared
 from aemodel.release import Lineage
+from aemodel.schedule import LOOKED_AT_ROWS
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
 
@@ -78,6 +80,17 @@ def test_a_run_from_scratch_is_turned_towards_the_columns_that_it_takes_over_fro
     Lineage("1", "the job says so").save(run / "lineage.json")
     worker.run(run, 0, 1, 1)
     assert min(same_place(before, _features(bundle.load(run / "bundle"), mixed_prepared))) > 0.9
+
+
+def test_a_training_is_watched_on_a_bounded_number_of_rows_evenly_over_all() -> None:
+    def rows(count: int) -> EncodedRows:
+        return EncodedRows(np.arange(count, dtype=np.float32)[:, None], np.zeros((count, 0), np.int32))
+
+    few, many = rows(100), rows(5 * LOOKED_AT_ROWS)
+    assert worker.looked_at(few) is few
+    seen = worker.looked_at(many).values[:, 0]
+    assert len(seen) == LOOKED_AT_ROWS and seen[0] == 0 and seen[-1] == 5 * LOOKED_AT_ROWS - 1
+    assert np.diff(seen).min() >= 4 and np.diff(seen).max() <= 6
 
 
 def test_an_error_meant_for_a_person_is_left_for_the_parent_with_its_exit_code(
