@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -43,8 +43,12 @@ log = logging.getLogger("aemodel")
 HELD_OUT_ROWS = 65_536
 #: Training rows that are kept: to measure overfitting by, and to hold the columns of later versions by.
 ANCHOR_ROWS = 10_000
-#: Row groups that are encoded at once for the Gram matrix.
-ENCODED_AT_ONCE = 2
+#: Row groups that are worked on at once.
+AT_ONCE = 2
+
+T = TypeVar("T")
+#: A batch, which of its rows are held out, and their priorities.
+_Divided = tuple[pa.RecordBatch, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -203,21 +207,11 @@ def _second_pass(
     nulled = np.zeros(len(layout.blocks), np.int64)
 
     def encoded() -> Iterator[EncodedRows]:
-        # Encoding takes most of this pass, and lets other threads run: some row groups at once, used in order.
-        waiting = deque[tuple[TrainingGroup, Future[EncodedRows]]]()
-        with ThreadPoolExecutor(ENCODED_AT_ONCE) as pool:
-            for group in spread(groups, pca.GRAM_ROWS):
-                waiting.append((group, pool.submit(read.decoded, group)))
-                if len(waiting) > ENCODED_AT_ONCE:
-                    yield counted(*waiting.popleft())
-            while waiting:
-                yield counted(*waiting.popleft())
-
-    def counted(group: TrainingGroup, encoded: Future[EncodedRows]) -> EncodedRows:
-        rows = encoded.result()
-        np.add(nulled, rows.nulled, out=nulled)
-        read.keep(group, rows)
-        return rows
+        chosen = spread(groups, pca.GRAM_ROWS)
+        for group, rows in zip(chosen, _some_at_once(read.decoded, [(g,) for g in chosen]), strict=True):
+            np.add(nulled, rows.nulled, out=nulled)
+            read.keep(group, rows)
+            yield rows
 
     return pca.principal_axes(layout, encoded(), job.most_latents), nulled
 
@@ -237,24 +231,43 @@ def _of_width(axes: PrincipalAxes, job: ModelJob, parent: Bundle | None, dimensi
 def _first_pass(
     snapshot: Snapshot, schema: TableSchema, chosen: Split
 ) -> tuple[Statistics, list[TrainingGroup], Reservoir, Reservoir]:
-    statistics = Statistics(schema.inputs)
-    kept = _kept_columns(snapshot, schema, chosen)
+    whole, kept = Statistics(schema.inputs), _kept_columns(snapshot, schema, chosen)
     types = pa.schema([snapshot.schema.field(n) for n in kept])
     held_out, anchors = Reservoir(types, HELD_OUT_ROWS), Reservoir(types, ANCHOR_ROWS)
     groups = []
-    for fragment, group, _ in snapshot.row_groups():
-        begin = training = 0
-        path = snapshot.fragments[fragment].path
+
+    def measured(fragment: int, group: int) -> tuple[Statistics, list[_Divided]]:
+        part, begin, divided = Statistics(schema.inputs, whole.sample.below), 0, []
         for batch in snapshot.read(fragment, group, kept):
-            held = chosen.held_out(batch, Place(path, group, begin))
+            held = chosen.held_out(batch, Place(snapshot.fragments[fragment].path, group, begin))
             priorities = row_priorities(fragment, group, np.arange(begin, begin + batch.num_rows))
-            statistics.update(batch.filter(pa.array(~held)), priorities[~held])
+            part.update(batch.filter(pa.array(~held)), priorities[~held])
+            divided.append((batch, held, priorities))
+            begin += batch.num_rows
+        return part, divided
+
+    places = [(fragment, group) for fragment, group, _ in snapshot.row_groups()]
+    for (fragment, group), (part, divided) in zip(places, _some_at_once(measured, places), strict=True):
+        whole.merge(part)
+        for batch, held, priorities in divided:
             held_out.add(batch, held, priorities)
             anchors.add(batch, ~held, priorities)
-            begin, training = begin + batch.num_rows, training + int((~held).sum())
-        if training:
-            groups.append(TrainingGroup(fragment, group, training))
-    return statistics, groups, held_out, anchors
+        if part.rows:
+            groups.append(TrainingGroup(fragment, group, part.rows))
+    return whole, groups, held_out, anchors
+
+
+def _some_at_once(work: Callable[..., T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    """What `work` gives for each of the calls, in order, while the next ones are under way: it is all decoding and
+    arithmetic, which let other threads run."""
+    waiting = deque[Future[T]]()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for arguments in calls:
+            waiting.append(pool.submit(work, *arguments))
+            if len(waiting) > AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _kept_columns(snapshot: Snapshot, schema: TableSchema, chosen: Split) -> list[str]:
@@ -295,13 +308,14 @@ def _for_rows(chosen: Split, snapshot: Snapshot) -> Split:
 def _with_threshold(chosen: Split, snapshot: Snapshot) -> Split:
     if chosen.by != "time":
         return chosen
-    column, sample = chosen.columns[0], RowSample.empty(1)
+    column, sample = chosen.columns[0], RowSample.of_width(1)
     for fragment, group, _ in snapshot.row_groups():
         begin = 0
         for batch in snapshot.read(fragment, group, [column.name]):
             values = np.asarray(column.cells(batch.column(0)))
             priorities = row_priorities(fragment, group, np.arange(begin, begin + len(values)))
-            sample.update(priorities, values[:, None])
+            wanted = sample.wanted(priorities)
+            sample.update(priorities[wanted], values[wanted, None])
             begin += len(values)
     threshold = split.time_threshold(sample.rows[:, 0], chosen.holdout)
     if not np.isfinite(threshold):

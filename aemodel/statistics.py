@@ -41,12 +41,12 @@ class Moments:
         """From float64 (rows, dimensions) with NaN where missing."""
         known = ~np.isnan(values)
         count = known.sum(axis=0).astype(np.float64)
-        filled = values if known.all() else np.where(known, values, 0.0)
-        mean = filled.sum(axis=0) / np.maximum(count, 1)
-        centred = np.where(known, values - mean, 0.0)
+        whole = bool(known.all())  # as most columns are: nothing need be put in for what is missing
+        mean = (values if whole else np.where(known, values, 0.0)).sum(axis=0) / np.maximum(count, 1)
+        centred = values - mean if whole else np.where(known, values - mean, 0.0)
         m2 = np.einsum("ij,ij->j", centred, centred)
-        least = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
-        largest = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
+        least = (values if whole else np.where(known, values, np.inf)).min(axis=0, initial=np.inf)
+        largest = (values if whole else np.where(known, values, -np.inf)).max(axis=0, initial=-np.inf)
         return cls(count, mean, m2, least, largest)
 
     def merged(self, other: Moments) -> Moments:
@@ -82,10 +82,10 @@ class Levels:
             self.settle()
 
     def merge(self, other: Levels) -> None:
-        other.settle()
-        self._pending.append((other.values, other.counts))
+        self._pending += [(other.values, other.counts), *other._pending]
         self.pruned |= other.pruned
-        self.settle()
+        if sum(len(v) for v, _ in self._pending) > MAX_LEVELS:
+            self.settle()
 
     def settle(self) -> None:
         if not self._pending:
@@ -103,28 +103,47 @@ class Levels:
         self.values, self.counts, self._pending = values, counts, []
 
 
-@dataclass
 class RowSample:
     """The rows of lowest priority: a uniform sample without replacement, the same however the data is cut."""
 
-    limit: int
-    priorities: np.ndarray
-    rows: np.ndarray
+    def __init__(self, limit: int, width: int, below: np.uint64 | None = None) -> None:
+        """Rows of `width` numbers, at most `limit`; none but such of a priority under `below`."""
+        self.limit, self.below = limit, below
+        self._priorities, self._rows, self._more = [np.empty(0, np.uint64)], [np.empty((0, width))], 0
 
     @classmethod
-    def empty(cls, width: int) -> RowSample:
-        limit = max(1_024, min(SAMPLE_ROWS, SAMPLE_CELLS // max(1, width)))
-        return cls(limit, np.empty(0, np.uint64), np.empty((0, width)))
+    def of_width(cls, width: int, below: np.uint64 | None = None) -> RowSample:
+        return cls(max(1_024, min(SAMPLE_ROWS, SAMPLE_CELLS // max(1, width))), width, below)
+
+    def wanted(self, priorities: np.ndarray) -> np.ndarray:
+        """bool (rows,): which of the rows of these priorities may be among the lowest."""
+        return np.ones(len(priorities), bool) if self.below is None else priorities < self.below
 
     def update(self, priorities: np.ndarray, rows: np.ndarray) -> None:
-        if len(self.priorities) >= self.limit:
-            low = priorities < self.priorities.max()
-            priorities, rows = priorities[low], rows[low]
-        self.priorities = np.concatenate([self.priorities, priorities])
-        self.rows = np.concatenate([self.rows, rows])
-        if len(self.priorities) > self.limit:
-            keep = np.sort(np.argpartition(self.priorities, self.limit)[: self.limit])
-            self.priorities, self.rows = self.priorities[keep], self.rows[keep]
+        """Rows (rows, width) that are wanted."""
+        self._priorities.append(priorities)
+        self._rows.append(rows)
+        self._more += len(rows)
+        if self._more > self.limit // 2:  # to choose among many at a time takes a fraction of the time
+            self._settle()
+
+    @property
+    def priorities(self) -> np.ndarray:
+        return self._settle()[0]
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self._settle()[1]
+
+    def _settle(self) -> tuple[np.ndarray, np.ndarray]:
+        if len(self._rows) > 1:
+            priorities, rows = np.concatenate(self._priorities), np.concatenate(self._rows)
+            if len(priorities) > self.limit:
+                keep = np.sort(np.argpartition(priorities, self.limit)[: self.limit])
+                priorities, rows = priorities[keep], rows[keep]
+                self.below = priorities.max()
+            self._priorities, self._rows, self._more = [priorities], [rows], 0
+        return self._priorities[0], self._rows[0]
 
 
 def row_priorities(fragment: int, row_group: int, rows: np.ndarray) -> np.ndarray:
@@ -176,25 +195,27 @@ class ColumnStatistics:
 class Statistics:
     """Statistics of all input columns; `update` once a batch of training rows, or `merge` those of another part."""
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Column], sampled_below: np.uint64 | None = None) -> None:
+        """Only rows of a priority under `sampled_below` are sampled: the whole that this is a part of has enough."""
         self.columns = {c.name: ColumnStatistics(c) for c in columns}
         self.numeric = [c.name for c in columns if c.kind == "numeric"]
-        self.sample = RowSample.empty(len(self.numeric))
+        self.sample = RowSample.of_width(len(self.numeric), sampled_below)
         self.rows = 0
 
     def update(self, batch: pa.RecordBatch, priorities: np.ndarray) -> None:
         if batch.num_rows == 0:
             return
         numbers = [self.columns[c].update(batch.column(c)) for c in self.columns]
-        numeric = [n for n in numbers if n is not None]
-        rows = np.stack(numeric, axis=1) if numeric else np.empty((batch.num_rows, 0))
-        self.sample.update(priorities, rows)
+        wanted = np.flatnonzero(self.sample.wanted(priorities))
+        numeric = [n[wanted] for n in numbers if n is not None]
+        self.sample.update(priorities[wanted], np.stack(numeric, axis=1) if numeric else np.empty((len(wanted), 0)))
         self.rows += batch.num_rows
 
     def merge(self, other: Statistics) -> None:
         for name, column in self.columns.items():
             column.merge(other.columns[name])
-        self.sample.update(other.sample.priorities, other.sample.rows)
+        wanted = self.sample.wanted(other.sample.priorities)
+        self.sample.update(other.sample.priorities[wanted], other.sample.rows[wanted])
         self.rows += other.rows
 
     def sampled(self, column: str) -> np.ndarray:

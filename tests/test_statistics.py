@@ -130,10 +130,12 @@ def test_beyond_their_bound_frequent_levels_survive_and_memory_does_not_grow(mon
 def test_a_bounded_sample_keeps_the_same_rows_however_the_data_is_cut(cuts: list[int]) -> None:
     priorities = row_priorities(3, 1, np.arange(TABLE.num_rows))
     rows = np.arange(TABLE.num_rows, dtype=np.float64)[:, None]
-    sample = RowSample(20, np.empty(0, np.uint64), np.empty((0, 1)))
+    sample = RowSample(20, 1)
     for begin, end in itertools.pairwise(cuts):
-        sample.update(priorities[begin:end], rows[begin:end])
+        wanted = sample.wanted(priorities[begin:end])
+        sample.update(priorities[begin:end][wanted], rows[begin:end][wanted])
     assert sorted(sample.rows[:, 0]) == sorted(np.argsort(priorities)[:20])
+    assert not sample.wanted(priorities[np.argsort(priorities)[20:]]).any()
 
 
 def test_priorities_differ_between_rows_row_groups_and_files() -> None:
