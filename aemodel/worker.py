@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
-from aemodel import bundle, frame, release, schedule, training
+from aemodel import bundle, frame, memory, release, schedule, training
 from aemodel.bundle import Bundle
 from aemodel.config import Job
 from aemodel.errors import AemodelError
@@ -41,6 +41,7 @@ from aemodel.transform import Transform
 
 def main(folder: Path) -> None:
     die_with_parent()
+    memory.keep_freed()
     warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     try:

@@ -63,3 +63,32 @@ def test_what_was_freed_is_given_back() -> None:
     del held
     memory.give_back()
     assert private_bytes(os.getpid()) < full - 50 * MEGABYTE
+
+
+CHURN = """
+import sys, resource, ctypes
+from aemodel import memory
+if sys.argv[1] == "keep":
+    memory.keep_freed()
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.free.argtypes = [ctypes.c_void_p]
+size = 30 * 2**20
+for turn in range(60):
+    if turn == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    places = [library.malloc(size) for _ in range(4)]  # as the activations of a step, which are freed at once
+    for place in places:
+        ctypes.memset(place, 1, size)
+    for place in places:
+        library.free(place)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_what_was_freed_is_kept_for_the_next_where_that_is_asked_for() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", CHURN, how], capture_output=True, check=True).stdout)
+        for how in ("keep", "not")
+    ]
+    assert faults[0] < 1_000 < faults[1]
