@@ -20,12 +20,13 @@ from torch import Tensor
 
 from aemodel.errors import TrainingDiverged
 
-#: Bursts of steps by which a number of threads is judged, and the seconds between two trials.
+#: Bursts of steps by which a number of threads is judged, the seconds from the start to the first trial, as the first
+#: steps are slower, and those between two.
 TRIAL_BURSTS = 4
-TRIAL_INTERVAL = 5.0
-#: Trials take at most about this share of a training. A number that is so much slower in so many bursts is given up.
+FIRST_TRIAL, TRIAL_INTERVAL = 0.2, 1.0
+#: Trials lose at most about this share of a training. A number that is so much slower in so many bursts is given up.
 TRIAL_SHARE = 0.05
-HOPELESS, HOPELESS_BURSTS = 1.5, 2
+HOPELESS, HOPELESS_BURSTS = 3.0, 2
 
 
 class Journal(Callback):
@@ -97,35 +98,39 @@ class Threads(Callback):
 
     def __init__(self, most: int) -> None:
         self.choices = sorted({most, max(1, most // 2), 1}, reverse=True)
-        self._untried: list[int] = []
-        self._seconds: dict[int, float] = {}
-        self._bursts: list[float] | None = None
-        self._since, self._began, self._due = 0.0, 0.0, 0.0
+        self._planned: list[int] = []
+        self._took: dict[int, list[float]] = {}
+        self._since, self._due = 0.0, math.inf
+
+    def on_train_start(self, *_: Any) -> None:
+        self._due = time.perf_counter() + FIRST_TRIAL
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._since = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
         now = time.perf_counter()
-        if self._bursts is None:
-            if len(self.choices) > 1 and now >= self._due:
-                self._untried, self._seconds, self._began = list(self.choices), {}, now
-                self._try_next(now)
-            return
-        self._bursts.append(now - self._since)
-        self._since = now
-        best = min(self._seconds.values(), default=float("inf"))
-        hopeless = len(self._bursts) >= HOPELESS_BURSTS and min(self._bursts) > HOPELESS * best
-        if len(self._bursts) < TRIAL_BURSTS and not hopeless:
-            return
-        # The median: a compiled step is compiled anew for a number of threads that it has not met.
-        self._seconds[torch.get_num_threads()] = statistics.median(self._bursts)
-        if self._untried:
-            self._try_next(now)
-        else:
-            torch.set_num_threads(min(self._seconds, key=lambda choice: self._seconds[choice]))
-            self._bursts, self._due = None, now + max(TRIAL_INTERVAL, (now - self._began) / TRIAL_SHARE)
+        if self._took:
+            self._took[torch.get_num_threads()].append(now - self._since)
+        elif len(self.choices) > 1 and now >= self._due:
+            # In turn: what else the machine does meanwhile, such as reading the next rows, is then shared by all.
+            self._planned = self.choices * TRIAL_BURSTS
+            self._took = {choice: [] for choice in self.choices}
+        self._planned = [choice for choice in self._planned if not self._hopeless(choice)]
+        if self._planned:
+            torch.set_num_threads(self._planned.pop(0))
+        elif self._took:
+            # The median: a compiled step is compiled anew for a number of threads that it has not met.
+            medians = {choice: statistics.median(took) for choice, took in self._took.items()}
+            best = min(medians, key=lambda choice: medians[choice])
+            lost = sum(sum(took) - len(took) * medians[best] for took in self._took.values())
+            torch.set_num_threads(best)
+            self._took, self._due = {}, now + max(TRIAL_INTERVAL, lost / TRIAL_SHARE)
 
-    def _try_next(self, now: float) -> None:
-        torch.set_num_threads(self._untried.pop(0))
-        self._bursts, self._since = [], now
+    def _hopeless(self, choice: int) -> bool:
+        found = self._took[choice]
+        best = min((min(took) for took in self._took.values() if took), default=math.inf)
+        return len(found) >= HOPELESS_BURSTS and min(found) > HOPELESS * best
 
 
 class Unprofiled(Profiler):

@@ -16,8 +16,10 @@ def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
     monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
     threads = Threads(4)
+    threads.on_train_start()
     seen = []
     for _ in range(60):
+        threads.on_train_batch_start()
         clock[0] += {4: 0.2, 2: 0.05, 1: 0.1}[chosen[0]]  # seconds a step
         threads.on_train_batch_end()
         seen.append(chosen[0])
@@ -32,18 +34,37 @@ def test_trying_threads_takes_little_of_a_training_even_where_one_is_much_slower
     monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
     monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
     threads, steps = Threads(16), 0
+    threads.on_train_start()
     while clock[0] < 600:
+        threads.on_train_batch_start()
         clock[0] += {16: 0.1, 8: 0.2, 1: 1.0}[chosen[0]]
         threads.on_train_batch_end()
         steps += 1
     assert steps > 0.9 * 600 / 0.1
 
 
+def test_what_lies_between_two_bursts_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, chosen = [0.0], [2]
+    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
+    threads = Threads(2)
+    threads.on_train_start()
+    for _ in range(30):
+        clock[0] += 3.0 if chosen[0] == 2 else 0.0  # a look at held-out rows, or the wait for the next window
+        threads.on_train_batch_start()
+        clock[0] += {2: 0.05, 1: 0.1}[chosen[0]]
+        threads.on_train_batch_end()
+    assert chosen == [2]
+
+
 def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     threads = Threads(1)
+    threads.on_train_start()
     for _ in range(20):
+        threads.on_train_batch_start()
         threads.on_train_batch_end()
     assert not chosen
 
