@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from aemodel.neighbours import Neighbours, kth_distance
+from aemodel.neighbours import Neighbours, kth_distance, product
 
 CAP = 25.0
 NUM_QUANTILES = 1_001
@@ -75,7 +75,7 @@ class Calibration:
 
     def whitened(self, features: np.ndarray) -> np.ndarray:
         """Features (rows, k) uncorrelated and of variance one among held-out rows."""
-        return np.asarray((features - self.latent_mean) @ self.whitening)
+        return product(features - self.latent_mean, self.whitening)
 
     def knn(self, features: np.ndarray) -> np.ndarray:
         """float32 (rows,): the distance of whitened features (rows, k) to the fifth nearest training row."""
@@ -150,4 +150,4 @@ def evidence(
     count = numbers.shape[1]  # a level that is not the nearest row's is no deviation: the network has it in its error
     fold = np.zeros((count, errors.shape[1]), np.float32)
     fold[np.arange(count), column_of[:count]] = 1
-    return Evidence(errors, features, distances.total, distances.offset[:, :count] @ fold)
+    return Evidence(errors, features, distances.total, product(distances.offset[:, :count], fold))
