@@ -35,6 +35,10 @@ class Membership:
             return cls(split, files | parent.files, parent.parent)
         return cls(split, files, parent)
 
+    def unchanged_in(self, snapshot: Snapshot) -> bool:
+        """Whether the files of back then are there as they were, so that a place is still that of the same row."""
+        return self.files <= {f.footer for f in snapshot.fragments}
+
     @property
     def columns(self) -> tuple[str, ...]:
         """What must be read to tell."""

@@ -78,7 +78,9 @@ class Units:
         """float32 (rows, dimensions) of `numbers` (rows, num_values), NaN where missing, and the rest of the row."""
         center, spread = self.center.astype(numbers.dtype), self.spread.astype(numbers.dtype)
         scaled = np.nan_to_num(np.clip((numbers - center) / spread, -FARTHEST, FARTHEST), copy=False)
-        rows = np.concatenate([scaled, others], axis=1, dtype=np.float32) if others.size else scaled.astype(np.float32)
+        rows = (
+            np.concatenate([scaled, others], axis=1, dtype=np.float32) if others.shape[1] else scaled.astype(np.float32)
+        )
         return product(rows, self.projection) if self.projection.size else rows
 
 
@@ -165,7 +167,8 @@ class _Nearest:
 
     def index(self, rows: Tensor) -> Tensor:
         """int64 (rows,): which reference is nearest."""
-        closeness = torch.addmm(-self.half_squares, rows, self.transposed).reshape(len(rows), -1, BLOCK)
+        blocks = self.transposed.shape[1] // BLOCK
+        closeness = torch.addmm(-self.half_squares, rows, self.transposed).reshape(len(rows), blocks, BLOCK)
         # The largest by block, then within the best block: four times as fast as the place of the largest of all.
         block = closeness.amax(dim=2).argmax(dim=1)
         within = closeness[torch.arange(len(rows)), block].argmax(dim=1)
@@ -178,6 +181,8 @@ def _nearest_of_few(rows: Tensor, seen: Tensor, references: Tensor) -> Tensor:
 
     |x − r| = 2 max(x, r) − x − r, of many rows at a time: a third of the time of torch's cdist.
     """
+    if not len(rows):
+        return torch.zeros(len(seen), 0)
     columns = rows.T.contiguous()
     larger = torch.zeros(*references.shape[:2], len(rows))
     total, part = torch.zeros(len(seen), len(rows)), torch.empty_like(larger)

@@ -289,9 +289,8 @@ def choose_split(job: DatasetJob, snapshot: Snapshot, schema: TableSchema, befor
 
 
 def _readable(before: Split, snapshot: Snapshot, schema: TableSchema) -> bool:
-    inputs = {(c.name, c.kind, c.size) for c in schema.inputs}
     types = {(field.name, str(field.type)) for field in snapshot.schema}
-    return all((c.name, c.type) in types or (c.name, c.kind, c.size) in inputs for c in before.columns)
+    return all((c.name, c.type) in types or any(c.reads_like(i) for i in schema.inputs) for c in before.columns)
 
 
 def _for_rows(chosen: Split, snapshot: Snapshot) -> Split:

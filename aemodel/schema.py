@@ -27,6 +27,13 @@ class Column:
     size: int = 1
     type: str = ""
 
+    def reads_like(self, other: Column) -> bool:
+        """Whether equal cells are read as equal numbers, to the last bit, or as equal texts."""
+        whole = all(c.type.startswith(("int", "uint")) for c in (self, other))
+        return (self.name, self.kind, self.size) == (other.name, other.kind, other.size) and (
+            self.type == other.type or whole
+        )
+
     def cells(self, array: pa.Array) -> pa.Array | np.ndarray:
         """The column's cells as its kind reads them: (rows,) or (rows, size) float64, or a string array."""
         if self.kind == "categorical":

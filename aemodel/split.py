@@ -57,18 +57,27 @@ class Split:
         return np.asarray(cells.unit_interval(cells.row_hash(read)) < self.holdout)
 
     def for_sample(self, sample: Sequence[pa.RecordBatch]) -> Split:
-        """By place instead of by hash, where the sampled rows say that equal rows are too many for the latter."""
+        """By those columns alone that differ among the sampled rows: one that is the date of a pull tells no rows
+        apart, and with the next pull all would change sides. By place instead of by hash, where too many are equal."""
         if self.by != "hash":
             return self
-        hashes = np.concatenate([cells.row_hash([c.cells(b.column(c.name)) for c in self.columns]) for b in sample])
-        return replace(self, by="place", columns=()) if _too_alike(hashes, self.holdout) else self
+        read = {c: [c.cells(b.column(c.name)) for b in sample] for c in self.columns}
+        differ = tuple(c for c, parts in read.items() if len(np.unique(_hashes([parts]))) > 1)
+        chosen = replace(self, columns=differ or self.columns)
+        alike = _too_alike(_hashes([read[c] for c in chosen.columns]), self.holdout)
+        return replace(self, by="place", columns=()) if alike else chosen
+
+
+def _hashes(columns: Sequence[Sequence[pa.Array | np.ndarray]]) -> np.ndarray:
+    """Of the rows of batches, of which each column has its cells in parts."""
+    return np.concatenate([cells.row_hash(list(parts)) for parts in zip(*columns, strict=True)])
 
 
 def still_held_out(before: Split, now: Split) -> bool:
     """Whether all rows that `now` holds out were held out by `before` too."""
-    if now.by != before.by or [(c.name, c.kind, c.size) for c in now.columns] != [
-        (c.name, c.kind, c.size) for c in before.columns
-    ]:
+    if now.by != before.by or len(now.columns) != len(before.columns):
+        return False
+    if not all(a.reads_like(b) for a, b in zip(now.columns, before.columns, strict=True)):
         return False
     if now.threshold is not None and before.threshold is not None:
         return now.threshold >= before.threshold
@@ -103,13 +112,14 @@ def split_for(job: SplitJob, schema: TableSchema, types: pa.Schema) -> Split:
     """The split that a job means, whose column was checked; one by time still wants its threshold."""
     if job.column is None:
         return Split("hash", schema.inputs, job.holdout)
-    kind = natural_kind(types.field(job.column).type)
+    type_ = types.field(job.column).type
+    kind = natural_kind(type_)
     assert kind is not None
     if job.by == "time":
-        return Split("time", (Column(job.column, "datetime" if kind == "datetime" else "numeric"),), job.holdout)
-    return Split(
-        "group", (Column(job.column, kind if kind in ("numeric", "datetime") else "categorical"),), job.holdout
-    )
+        kind = "datetime" if kind == "datetime" else "numeric"
+    elif kind not in ("numeric", "datetime"):
+        kind = "categorical"
+    return Split(job.by, (Column(job.column, kind, type=str(type_)),), job.holdout)
 
 
 def time_threshold(values: np.ndarray, holdout: float) -> float:

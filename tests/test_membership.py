@@ -42,6 +42,12 @@ def test_rows_of_a_file_that_was_not_there_or_that_tells_too_little_were_not(
     assert not known.in_training(batch, mixed_snapshot.fragments[0], 0, 0).any()
 
 
+def test_files_that_are_gone_or_changed_are_noticed(mixed_prepared: Prepared, mixed_snapshot: Snapshot) -> None:
+    first = replace(mixed_snapshot, fragments=mixed_snapshot.fragments[:1])
+    assert Membership.of(mixed_prepared.split, first).unchanged_in(mixed_snapshot)
+    assert not Membership.of(mixed_prepared.split, mixed_snapshot).unchanged_in(first)
+
+
 def test_a_version_that_went_on_from_another_was_trained_on_that_one_s_rows_too(
     mixed_prepared: Prepared, mixed_snapshot: Snapshot, tmp_path: Path
 ) -> None:

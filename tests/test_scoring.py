@@ -66,6 +66,11 @@ def test_rows_of_nulls_and_of_wild_values_have_finite_features(scorer: Scorer) -
             assert np.isfinite(scored.column(name).to_numpy()).all(), name
 
 
+def test_no_rows_are_scored_as_none(scorer: Scorer) -> None:
+    scored = scorer.score(_batch().slice(0, 0))
+    assert scored.num_rows == 0 and scored.schema == scorer.schema
+
+
 def test_a_column_whose_values_have_become_others_is_named(mixed_bundle: Bundle) -> None:
     fresh = Scorer(mixed_bundle, OutputJob(), "7")
     fresh.score(_batch())

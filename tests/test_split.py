@@ -140,7 +140,8 @@ def test_by_place_other_row_groups_and_files_hold_out_other_rows(place: Place) -
     assert (split.held_out(batch, place) != split.held_out(batch, Place("a.parquet", 0, 0))).any()
 
 
-A, B = (Column("a", "numeric"),), (Column("b", "numeric"),)
+A, B = (Column("a", "numeric", type="double"),), (Column("b", "numeric", type="double"),)
+SHORT, LONG = (Column("a", "numeric", type="int8"),), (Column("a", "numeric", type="int64"),)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,9 @@ A, B = (Column("a", "numeric"),), (Column("b", "numeric"),)
         (Split("hash", A, 0.2), Split("hash", A, 0.3), False),
         (Split("hash", A, 0.2), Split("hash", A + B, 0.2), False),
         (Split("hash", A, 0.2), Split("hash", (Column("a", "categorical"),), 0.2), False),
+        (Split("hash", A, 0.2), Split("hash", (Column("a", "numeric", type="float"),), 0.2), False),
+        (Split("hash", SHORT, 0.2), Split("hash", LONG, 0.2), True),
+        (Split("group", A, 0.2), Split("group", (Column("a", "numeric", type="float"),), 0.2), False),
         (Split("hash", A, 0.2), Split("time", A, 0.2, 1.0), False),
         (Split("time", A, 0.2, 1.0), Split("time", A, 0.2, 1.0), True),
         (Split("time", A, 0.2, 1.0), Split("time", A, 0.2, 3.0), True),

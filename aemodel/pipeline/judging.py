@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aemodel import bundle, card
+from aemodel import bundle, card, cells
 from aemodel import contract as contracts
 from aemodel.bundle import Bundle
 from aemodel.columns import OutputColumns
@@ -28,6 +28,7 @@ from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, RegisteredVersion,
 from aemodel.prepared import Prepared
 from aemodel.registry import BEHIND_TAG, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 from aemodel.release import Lineage
+from aemodel.schema import Column
 from aemodel.snapshot import Snapshot
 from aemodel.split import Split
 
@@ -209,12 +210,23 @@ def _both_held_out(prepared: Prepared, kept: Kept, before: Split) -> list[pa.Tab
         return []
     if prepared.split.by == before.by == "place":  # the same rows of the same files, if no more of them
         return [prepared.held_out] if prepared.split.holdout <= before.holdout else []
-    tables = [_held_out_by(prepared.split, kept.held_out), _held_out_by(before, prepared.held_out)]
-    return [t for t in tables if t.num_rows]
+    kept_rows, rows = _held_out_by(prepared.split, kept.held_out), _held_out_by(before, prepared.held_out)
+    return [t for t in (kept_rows, _not_among(kept_rows, rows, prepared.schema.inputs)) if t.num_rows]
+
+
+def _not_among(known: pa.Table, rows: pa.Table, columns: Sequence[Column]) -> pa.Table:
+    """The rows less those that are known: the same data may have been pinned again."""
+    shared = [c for c in columns if c.name in known.column_names and c.name in rows.column_names]
+    shared = [c for c in shared if known.schema.field(c.name).type == rows.schema.field(c.name).type]
+    if not known.num_rows or not rows.num_rows or not shared:
+        return rows
+    seen, found = (cells.row_hash([c.cells(t.column(c.name).combine_chunks()) for c in shared]) for t in (known, rows))
+    return rows.filter(pa.array(~np.isin(found, seen)))
 
 
 def _held_out_by(split: Split, rows: pa.Table) -> pa.Table:
-    if split.by == "place" or any(c.name not in rows.column_names for c in split.columns):
+    types = {(field.name, str(field.type)) for field in rows.schema}
+    if split.by == "place" or not all((c.name, c.type) in types for c in split.columns):
         return rows.slice(0, 0)
     held = [split.held_out(batch) for batch in rows.combine_chunks().to_batches()]
     return rows.filter(pa.array(np.concatenate(held))) if held else rows

@@ -77,11 +77,11 @@ def _following(
     if champion is None:
         return choose_split(job.dataset, snapshot, schema), None
     source = registry.fetch(champion)
-    before = Membership.load(source / "kept" / MEMBERSHIP).split
-    chosen, parent = choose_split(job.dataset, snapshot, schema, before), None
+    known = Membership.load(source / "kept" / MEMBERSHIP)
+    chosen, parent = choose_split(job.dataset, snapshot, schema, known.split), None
     if job.training.start == "cold":
         cold: str | None = "the job says so"
-    elif not still_held_out(before, chosen):
+    elif not still_held_out(known.split, chosen) or (chosen.by == "place" and not known.unchanged_in(snapshot)):
         cold = "dataset.split holds out rows that the champion was trained on"
     else:
         try:
