@@ -19,28 +19,28 @@ from aemodel.snapshot import BATCH_ROWS
 MICROSECOND, MEGABYTE = 1e-6, 2**20
 
 # Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
-#: Prepare: open registry and files, then by row group (read overhead) and cell (split, statistics); of the rows that
+#: Prepare: start the command, open registry and files, then by row group (read overhead) and cell (split, statistics); of the rows that
 #: the Gram matrix is made of, by cell (encoding) and dimension.
-PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 1.5, 0.003, 0.033 * MICROSECOND
-GRAM_CELL, GRAM_DIMENSION = 0.053 * MICROSECOND, 0.012 * MICROSECOND
+PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 4.5, 0.003, 0.022 * MICROSECOND
+GRAM_CELL, GRAM_DIMENSION = 0.06 * MICROSECOND, 0.012 * MICROSECOND
 #: The eigenvectors of a width × width matrix take this many width³ operations.
 EIGEN_OPERATIONS = 10
 #: Training: start the ranks and load their libraries.
 TRAIN_START = 8.0
 #: A step beyond the network's layers: Lightning, optimiser and average; by row of the batch, cell and dimension.
-STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 4e-3, 1.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
+STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 1e-3, 0.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
 #: The first epoch, as far as preparing has not, and a later one as far as it does not fit the cache, decode and encode
 #: their rows.
 DECODE_CELL = 0.06 * MICROSECOND
 #: A look at held-out rows, by dimension.
 CHECK_DIMENSION = 0.015 * MICROSECOND
 #: Evaluate, register, report: at least, by input column, by dimension of a held-out row.
-EVALUATE_START, EVALUATE_COLUMN, EVALUATE_DIMENSION = 1.8, 0.004, 0.1 * MICROSECOND
+EVALUATE_START, EVALUATE_COLUMN, EVALUATE_DIMENSION = 1.8, 0.009, 0.1 * MICROSECOND
 #: Scoring: load the model, then by row, cell, dimension, and column written (carried or new).
 SCORE_START, SCORE_GROUP = 1.2, 0.003
 SCORE_ROW, SCORE_CELL, SCORE_DIMENSION, WRITE_CELL = (
     1 * MICROSECOND,
-    0.15 * MICROSECOND,
+    0.12 * MICROSECOND,
     0.055 * MICROSECOND,
     0.16 * MICROSECOND,
 )
