@@ -19,8 +19,8 @@ from aemodel.snapshot import BATCH_ROWS
 MICROSECOND, MEGABYTE = 1e-6, 2**20
 
 # Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
-#: Prepare: start the command, open registry and files, then by row group (read overhead) and cell (split, statistics); of the rows that
-#: the Gram matrix is made of, by cell (encoding) and dimension.
+#: Prepare: start the command, open registry and files, then by row group (read overhead) and cell (split, statistics);
+#: of the rows that the Gram matrix is made of, by cell (encoding) and dimension.
 PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 4.5, 0.003, 0.022 * MICROSECOND
 GRAM_CELL, GRAM_DIMENSION = 0.06 * MICROSECOND, 0.012 * MICROSECOND
 #: The eigenvectors of a width × width matrix take this many width³ operations.
