@@ -14,8 +14,8 @@ import pyarrow as pa
 
 INTERVAL_SECONDS = 0.25
 #: Of glibc's mallopt, by the numbers in malloc.h: arrays of up to 32 MB come from the heap (M_MMAP_THRESHOLD), which is
-#: not made smaller while less than 512 MB of it are free (M_TRIM_THRESHOLD), and grows by 64 MB (M_TOP_PAD).
-KEEPING = {-3: 32 * 2**20, -1: 512 * 2**20, -2: 64 * 2**20}
+#: not made smaller while less than 128 MB of it are free (M_TRIM_THRESHOLD), and grows by 16 MB (M_TOP_PAD).
+KEEPING = {-3: 32 * 2**20, -1: 128 * 2**20, -2: 16 * 2**20}
 
 
 @dataclass
