@@ -77,7 +77,7 @@ size = 30 * 2**20
 for turn in range(60):
     if turn == 10:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    places = [library.malloc(size) for _ in range(4)]  # as the activations of a step, which are freed at once
+    places = [library.malloc(size) for _ in range(3)]  # as the activations of a step, which are freed at once
     for place in places:
         ctypes.memset(place, 1, size)
     for place in places:
