@@ -84,8 +84,9 @@ def decide(
     """Judge by every rule that applies; a version passes if it fulfils them all."""
     if not job.enabled:
         return Verdict((), ("the gate is disabled by the job",))
-    follows = contract is not None and bool(contract.r)
-    goes_on = follows and contract is not None and contract.cold is None
+    if contract is not None and not contract.r:  # of a version that follows on none
+        contract = None
+    goes_on = contract is not None and contract.cold is None
     notes, rules = [], []
     if champion is not None and champion.rows < ENOUGH_ROWS:
         notes.append(f"only {champion.rows} rows were held out of version {champion.version} too: not compared on them")
@@ -102,7 +103,7 @@ def decide(
             rules += against_pca
         rules.append(_health(found))
         rules += _against_champion(champion) if champion is not None else []
-    if follows and contract is not None:
+    if contract is not None:
         rules.append(_columns(job, contract))
         notes += [f"trained from scratch: {contract.cold}"] if contract.cold else []
         notes += [f"columns {_listed(contract.warned)} have moved a little"] if contract.warned else []
