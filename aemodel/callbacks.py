@@ -24,6 +24,8 @@ from aemodel.errors import TrainingDiverged
 #: steps are slower, and those between two.
 TRIAL_BURSTS = 4
 FIRST_TRIAL, TRIAL_INTERVAL = 0.2, 1.0
+#: Seconds between two looks at the clock, for a checkpoint.
+LOOK_SECONDS = 1.0
 #: Trials lose at most about this share of a training. A number that is so much slower in so many bursts is given up.
 TRIAL_SHARE = 0.05
 HOPELESS, HOPELESS_BURSTS = 3.0, 2
@@ -147,7 +149,38 @@ class Unprofiled(Profiler):
 
 
 class Checkpoint(ModelCheckpoint):
-    """Its key is asked for at every hook, and made of many parts."""
+    """As Lightning's, whose time between two checkpoints is not looked at where a module descends by itself, and whose
+    key, which is made of many parts, is asked for at every hook."""
+
+    _bursts = _ahead = 0
+    _looked, _due = math.inf, False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._bursts, self._ahead, self._looked = 0, 1, time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """All ranks agree when to look at the clock again: to ask each time would cost a small step a tenth."""
+        self._bursts += 1
+        if self._train_time_interval is None or self._bursts < self._ahead:
+            return
+        now = time.monotonic()
+        due = now - (self._last_time_checked or now) >= self._train_time_interval.total_seconds()
+        ahead = max(1, int(LOOK_SECONDS * self._bursts / max(now - self._looked, 1e-6)))
+        self._due, self._ahead = trainer.strategy.broadcast((due, ahead))
+        self._bursts, self._looked = 0, now
+        if not trainer.is_last_batch:
+            self._save_if_due(trainer)
+
+    # Between the last step of an epoch and its end a look at the held-out rows is counted, see `StopOnSigterm`.
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        if self._due:
+            self._due, self._last_time_checked = False, time.monotonic()
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     @cached_property
     def state_key(self) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +15,7 @@ from aemodel.config import Job, TrainingJob
 from aemodel.errors import TrainingDiverged
 from aemodel.learner import Learner
 from aemodel.loader import BURST_STEPS, EncodedRowGroups, HeldOutLoader, OnHost, TrainingLoader
-from aemodel.model import build
+from aemodel.model import Batch, build
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared
 from aemodel.schedule import schedule_for
@@ -80,6 +82,36 @@ def test_a_run_that_goes_on_computes_as_it_did_before(
     assert tried == [6 * parameters * 32 * first.steps] and first.arithmetic == "bfloat16"
     assert _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job, epochs=3)[0].arithmetic == "bfloat16"
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("steps", [1, BURST_STEPS], ids=["within an epoch", "at the end of one"])
+def test_a_run_that_lost_its_process_goes_on_from_the_last_checkpoint_in_time(
+    steps: int,
+    tmp_path: Path,
+    mixed_prepared: Prepared,
+    mixed_snapshot: Snapshot,
+    mixed_job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aemodel.loader.BURST_STEPS", steps)
+    monkeypatch.setattr("aemodel.training.CHECKPOINT_INTERVAL", timedelta(0))
+    monkeypatch.setattr("aemodel.callbacks.LOOK_SECONDS", 0.0)
+    step, calls = Learner.training_step, []
+
+    def killed(self: Learner, batch: Batch, index: int) -> object:
+        calls.append(index)
+        if len(calls) == (3 if steps > 1 else 15):  # as the file lies there, when no more can be written
+            shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "killed" / "checkpoints")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Learner, "training_step", killed)
+    whole, learner = _fit(tmp_path / "whole", mixed_prepared, mixed_snapshot, mixed_job, epochs=3)
+    bursts, calls = len(calls), [0] * 99
+    resumed, other = _fit(tmp_path / "killed", mixed_prepared, mixed_snapshot, mixed_job, epochs=3)
+    assert 0 < len(calls) - 99 < bursts, "it did not begin anew"
+    assert resumed.steps == whole.steps and resumed.best_loss == whole.best_loss
+    for one, two in zip(learner.averaged.parameters(), other.averaged.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_every_training_row_is_read_in_an_epoch(
