@@ -25,7 +25,7 @@ _Ready = tuple[Batch, torch.Tensor]
 
 STATE_VERSION = 2
 #: Rows and steps that are handed over at once, at most: see `Learner.training_step`.
-BURST_ROWS, BURST_STEPS = 16_384, 16
+BURST_ROWS, BURST_STEPS = 32_768, 16
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 

@@ -21,6 +21,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from aemodel import ranks
 from aemodel.arithmetic import Arithmetic, Trial, chosen
 from aemodel.callbacks import Checkpoint, Journal, StopOnSigterm, Threads, Unprofiled
 from aemodel.config import TrainingJob
@@ -137,7 +138,7 @@ def _trainer(schedule: Schedule, world_size: int, devices: int, callbacks: list[
         accelerator="gpu" if gpu else "cpu",
         devices=devices,
         num_nodes=max(1, world_size // devices),
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=ranks.strategy(world_size, on_one_cpu=not gpu and world_size == devices),
         # One rank is alone even where the environment is that of a cluster's job with many tasks.
         plugins=[] if world_size > 1 else [LightningEnvironment()],
         max_epochs=schedule.max_epochs,

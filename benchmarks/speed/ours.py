@@ -69,8 +69,10 @@ def train(prepared: str, job: str, folder: str, ranks: str = "1") -> Figures:
     return _trained(target) | {"curve": json.dumps(_curve(target / "metrics.jsonl", times))}
 
 
-def train_alone(prepared: str, job: str, folder: str, threads: str) -> Figures:
-    """Train as one rank with so many threads, in this process."""
+def train_alone(prepared: str, job: str, folder: str, threads: str, cores: str = "") -> Figures:
+    """Train as one rank with so many threads, in this process, on the first `cores` of the machine or on all."""
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     target = _begun(Path(prepared), load_job(Path(job)), folder)
     os.environ["OMP_NUM_THREADS"] = threads
     import torch

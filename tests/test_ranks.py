@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+
+from aemodel import ranks
+from aemodel.ranks import InMemory, SharedMean, made_for, strategy
+
+SHAPES = ((3, 4), (4,), (1,))
+
+
+def _weights() -> list[nn.Parameter]:
+    return [nn.Parameter(torch.zeros(shape)) for shape in SHAPES]
+
+
+def _in_turn(count: int, work: Callable[[int, SharedMean], None]) -> None:
+    """`work` of each of so many ranks, at once; its assertions are raised here."""
+    folder, barrier, failed = made_for(_weights(), count), threading.Barrier(count), list[BaseException]()
+    assert folder is not None
+
+    def run(rank: int) -> None:
+        try:
+            mean = SharedMean(folder, _weights(), rank, count, lambda: barrier.wait() and None)
+            if rank == 0:
+                shutil.rmtree(folder)
+            work(rank, mean)
+            mean.close()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    if failed:
+        raise failed[0]
+
+
+def _gradients(rank: int, step: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1_000 * rank + step)
+    return [torch.randn(shape, generator=generator) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_all_ranks_get_the_same_mean_of_every_step(count: int) -> None:
+    found: dict[tuple[int, int], list[torch.Tensor]] = {}
+
+    def work(rank: int, mean: SharedMean) -> None:
+        for step in range(50):
+            for weight, gradient in zip(mean.weights, _gradients(rank, step), strict=True):
+                weight.grad = gradient
+            mean()
+            found[rank, step] = [w.grad.clone() for w in mean.weights if w.grad is not None]
+
+    _in_turn(count, work)
+    for step in range(50):
+        for place in range(len(SHAPES)):
+            expected = torch.stack([_gradients(rank, step)[place] for rank in range(count)]).mean(dim=0)
+            torch.testing.assert_close(found[0, step][place], expected)
+            assert all(torch.equal(found[0, step][place], found[r, step][place]) for r in range(count))
+
+
+def test_a_rank_that_has_ended_is_not_waited_for() -> None:
+    def work(rank: int, mean: SharedMean) -> None:
+        for weight in mean.weights:
+            weight.grad = torch.zeros_like(weight)
+        mean()
+        if rank == 0:
+            with pytest.raises(ConnectionError):
+                for _ in range(3):
+                    mean()
+
+    _in_turn(2, work)
+
+
+def test_without_room_gloo_averages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert made_for(_weights(), 2) is None
+    assert list(tmp_path.iterdir()) == []
+
+    wrapped: list[Sequence[object]] = []
+    monkeypatch.setattr(DDPStrategy, "configure_ddp", lambda self: wrapped.append(self))
+    monkeypatch.setattr(InMemory, "broadcast", lambda self, made: made)
+    alone = InMemory()
+    alone._lightning_module = nn.Linear(2, 2)  # type: ignore[assignment]
+    monkeypatch.setattr(InMemory, "world_size", 2)
+    monkeypatch.setattr(InMemory, "global_rank", 0)
+    alone.configure_ddp()
+    assert wrapped == [alone]
+
+
+def test_only_ranks_on_one_processor_share_memory() -> None:
+    assert strategy(1, on_one_cpu=True) == "auto"
+    assert isinstance(strategy(2, on_one_cpu=True), InMemory)
+    assert type(strategy(2, on_one_cpu=False)) is ranks.DDPStrategy
