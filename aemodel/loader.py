@@ -120,8 +120,11 @@ class TrainingLoader:
     rows) is refused, because it would read some rows twice and others never.
     """
 
-    def __init__(self, plan: Plan, rank: int, gather: Gather) -> None:
-        self.plan, self.rank, self.gather = plan, rank, gather
+    def __init__(self, plan: Plan, rank: int, gather: Gather, epochs: int = 1) -> None:
+        """Of the `epochs` that are expected, the next one's first window is read while the last of one is used."""
+        self.plan, self.rank, self.gather, self.epochs = plan, rank, gather, epochs
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        self._begun: tuple[Window, Future[_Ready]] | None = None
         self.epoch, self.step = 0, 0
         self.burst = max(1, min(BURST_STEPS, BURST_ROWS // plan.batch_size))
         self._length = sum(-(-window.steps // self.burst) for window in plan.windows(0, rank))
@@ -133,29 +136,25 @@ class TrainingLoader:
         # Whoever knows `len` may stop after the last burst without asking for one more: an epoch ends here, not there.
         if self.step >= self.plan.steps:
             self.epoch, self.step = self.epoch + 1, 0
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as reader:
-            yield from self._epoch(reader)
-
-    def _epoch(self, reader: ThreadPoolExecutor) -> Iterator[Batch]:
-        """Bursts from `self.step` on, none over the end of a window; while one window is used the next is read."""
         size, done = self.plan.batch_size, 0
-        waiting: list[Window] = []
-        for window in self.plan.windows(self.epoch, self.rank):
-            if waiting or done + window.steps > self.step:
-                waiting.append(window)
-            else:
-                done += window.steps
-        following: Future[_Ready] | None = reader.submit(self._ready, waiting[0]) if waiting else None
-        for index, window in enumerate(waiting):
-            assert following is not None
-            rows, order = following.result()
-            last = index + 1 == len(waiting)
-            following = None if last else reader.submit(self._ready, waiting[index + 1])
-            for begin in range(self.step - done, window.steps, self.burst):
-                end = min(begin + self.burst, window.steps)
-                self.step += end - begin
-                yield rows[order[begin * size : end * size]]
+        windows = self.plan.windows(self.epoch, self.rank)
+        following = self.plan.windows(self.epoch + 1, self.rank)[:1] if self.epoch + 1 < self.epochs else []
+        for window, ahead in zip(windows, [*windows[1:], *following, None], strict=False):
+            if done + window.steps > self.step:
+                rows, order = self._begin(window).result()
+                if ahead is not None:
+                    self._begin(ahead)
+                for begin in range(self.step - done, window.steps, self.burst):
+                    end = min(begin + self.burst, window.steps)
+                    self.step += end - begin
+                    yield rows[order[begin * size : end * size]]
             done += window.steps
+
+    def _begin(self, window: Window) -> Future[_Ready]:
+        """To read it, unless that was begun before."""
+        if self._begun is None or self._begun[0] != window:
+            self._begun = window, self._reader.submit(self._ready, window)
+        return self._begun[1]
 
     def _ready(self, window: Window) -> _Ready:
         """Rows are shuffled burst by burst, by whoever takes a step: a thread that shuffled a whole window beside it

@@ -74,7 +74,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     try:
         result = training.fit(
             learner,
-            TrainingLoader(plan, rank, gather),
+            TrainingLoader(plan, rank, gather, planned.max_epochs),
             HeldOutLoader(looked_at(held_out), rank, world_size),
             job.training,
             folder,

@@ -106,11 +106,25 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
     assert first != second
 
 
+def test_the_next_epoch_is_read_while_the_last_window_is_used_if_there_is_to_be_one() -> None:
+    def read(epochs: int) -> tuple[list[Window], list[Window]]:
+        gathered: list[Window] = []
+        plan = small(batch_size=10)
+        loader = TrainingLoader(plan, 0, lambda w: gathered.append(w) or OnHost(named_rows)(w), epochs)  # type: ignore[func-returns-value]
+        list(loader)
+        loader._reader.shutdown()
+        return gathered, plan.windows(0, 0) + plan.windows(1, 0)
+
+    for epochs, more in ((1, 0), (2, 1)):
+        gathered, windows = read(epochs)
+        assert gathered == windows[: len(windows) // 2 + more]
+
+
 @given(st.integers(1, 3), st.integers(0, 25), st.integers(0, 2))
 def test_a_resumed_epoch_gives_exactly_the_remaining_batches(world_size: int, step: int, epoch: int) -> None:
     plan = small(world_size, batch_size=3)
     rank = world_size - 1
-    whole = TrainingLoader(plan, rank, OnHost(named_rows))
+    whole = TrainingLoader(plan, rank, OnHost(named_rows), 4)
     for _ in range(epoch):
         list(whole)
     batches, states = [], [whole.state_dict()]
