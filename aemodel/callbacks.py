@@ -92,7 +92,8 @@ class Journal(Callback):
 
 
 class Threads(Callback):
-    """On a CPU, as many threads as pay at the moment: now and then a few bursts with each choice, then the fastest.
+    """On a CPU, as many threads as pay at the moment: now and then a few bursts with each choice, then the fastest, if
+    it was so twice.
 
     The threads of a step wait for one another some hundred times. Beside other busy processes one of them is always
     off its core, and two threads were seen to be twenty times slower than one.
@@ -103,6 +104,8 @@ class Threads(Callback):
         self._planned: list[int] = []
         self._took: dict[int, list[float]] = {}
         self._since, self._due = 0.0, math.inf
+        self._chosen = most
+        self._other: int | None = None
 
     def on_train_start(self, *_: Any) -> None:
         self._due = time.perf_counter() + FIRST_TRIAL
@@ -126,8 +129,12 @@ class Threads(Callback):
             medians = {choice: statistics.median(took) for choice, took in self._took.items()}
             best = min(medians, key=lambda choice: medians[choice])
             lost = sum(sum(took) - len(took) * medians[best] for took in self._took.values())
-            torch.set_num_threads(best)
             self._took, self._due = {}, now + max(TRIAL_INTERVAL, lost / TRIAL_SHARE)
+            if best in (self._chosen, self._other) or medians[self._chosen] > HOPELESS * medians[best]:
+                self._chosen, self._other = best, None
+            else:  # once may be because of what was read beside this trial: a second one is to say so too
+                self._other, self._due = best, now + FIRST_TRIAL
+            torch.set_num_threads(self._chosen)
 
     def _hopeless(self, choice: int) -> bool:
         found = self._took[choice]

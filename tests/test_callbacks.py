@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from aemodel.callbacks import StopOnSigterm, Threads
+from aemodel.callbacks import TRIAL_BURSTS, StopOnSigterm, Threads
 
 
 def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +24,22 @@ def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.Monke
         threads.on_train_batch_end()
         seen.append(chosen[0])
     assert {*seen} == {4, 2, 1} and seen[-20:] == [2] * 20
+
+
+def test_one_trial_beside_something_else_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, chosen = [0.0], [2]
+    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
+    threads = Threads(2)
+    threads.on_train_start()
+    seen = []
+    for _ in range(100):
+        threads.on_train_batch_start()
+        clock[0] += {2: 0.15 if clock[0] < 1.2 else 0.05, 1: 0.1}[chosen[0]]
+        threads.on_train_batch_end()
+        seen.append(chosen[0])
+    assert seen.count(1) <= 3 * TRIAL_BURSTS and seen[-1] == 2
 
 
 def test_trying_threads_takes_little_of_a_training_even_where_one_is_much_slower(
