@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,50 +30,39 @@ ROUNDED_AWAY = 1e-12
 @dataclass(frozen=True)
 class Strange:
     """Rows that are strange enough to be explained: their `places` (rows,) among those that they were found in, their
-    inputs as they came, encoded, and as latents `z`."""
+    inputs encoded, and as latents `z`."""
 
     places: np.ndarray
-    inputs: pa.RecordBatch
     rows: EncodedRows
     evidence: Evidence
     z: torch.Tensor
 
     @classmethod
-    def among(
-        cls,
-        bundle: Bundle,
-        batch: pa.RecordBatch,
-        rows: EncodedRows,
-        evidence: Evidence,
-        z: torch.Tensor,
-        rank: np.ndarray,
-    ) -> Strange:
+    def among(cls, rows: EncodedRows, evidence: Evidence, z: torch.Tensor, rank: np.ndarray) -> Strange:
         places = np.flatnonzero(rank >= EXPLAINED_RANK)
-        inputs = batch.select([n for n in bundle.input_columns if n in batch.schema.names])
-        return cls(places, inputs.take(pa.array(places)), rows[places], evidence[places], z[places])
+        return cls(places, rows[places], evidence[places], z[places])
 
     @classmethod
     def joined(cls, parts: Sequence[Strange], starts: Sequence[int]) -> Strange:
         """Of consecutive parts of a batch, that begin at these rows of it."""
-        inputs = pa.Table.from_batches([p.inputs for p in parts]).combine_chunks()
         return cls(
             np.concatenate([p.places + start for p, start in zip(parts, starts, strict=True)]),
-            pa.RecordBatch.from_arrays([c.combine_chunks() for c in inputs.columns], schema=inputs.schema),
             EncodedRows.concatenated([p.rows for p in parts]),
             Evidence.concatenated([p.evidence for p in parts]),
             torch.cat([p.z for p in parts]),
         )
 
     def __getitem__(self, chosen: np.ndarray) -> Strange:
-        inputs = self.inputs.take(pa.array(chosen))
-        return Strange(self.places[chosen], inputs, self.rows[chosen], self.evidence[chosen], self.z[chosen])
+        return Strange(self.places[chosen], self.rows[chosen], self.evidence[chosen], self.z[chosen])
 
 
-def explained(bundle: Bundle, strange: Strange) -> tuple[np.ndarray, np.ndarray]:
-    """The columns that make each row strange, as indices (rows, 3), -1 where none is left; and texts (rows, 6): what
-    these columns hold, then what was expected there."""
+def explained(bundle: Bundle, strange: Strange, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+    """The columns that make each strange row of `batch` so, as indices (rows, 3), -1 where none is left; and texts
+    (rows, 6): what these columns hold, then what was expected there."""
     candidates = bundle.calibration.reasons(strange.evidence, CANDIDATES)
-    held, expected, same = _told(bundle, strange, candidates)
+    present = set(batch.schema.names)
+    inputs = batch.select([name for name in bundle.input_columns if name in present]).take(pa.array(strange.places))
+    held, expected, same = _told(bundle, strange, inputs, candidates)
     telling = (candidates >= 0) & ~same
     telling[:, 0] |= ~telling.any(axis=1)
     place = np.where(telling, np.cumsum(telling, axis=1) - 1, NUM_REASONS)
@@ -85,7 +75,9 @@ def explained(bundle: Bundle, strange: Strange) -> tuple[np.ndarray, np.ndarray]
     return reasons, texts
 
 
-def _told(bundle: Bundle, strange: Strange, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _told(
+    bundle: Bundle, strange: Strange, inputs: pa.RecordBatch, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `_cells`, of the first candidates, and of the others where one of the first explains nothing."""
     held, expected = np.full(candidates.shape, None, object), np.full(candidates.shape, None, object)
     same = np.ones(candidates.shape, bool)
@@ -93,13 +85,15 @@ def _told(bundle: Bundle, strange: Strange, candidates: np.ndarray) -> tuple[np.
     rows = np.arange(len(candidates))
     for columns in (first, rest):
         if len(rows) and candidates[rows, columns].size:
-            found = _cells(bundle, strange[rows], candidates[rows, columns])
+            found = _cells(bundle, strange[rows], inputs.take(pa.array(rows)), candidates[rows, columns])
             held[rows, columns], expected[rows, columns], same[rows, columns] = found
         rows = np.flatnonzero(same[:, first].any(axis=1))
     return held, expected, same
 
 
-def _cells(bundle: Bundle, strange: Strange, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cells(
+    bundle: Bundle, strange: Strange, inputs: pa.RecordBatch, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each candidate column (rows, candidates): the text of what it holds, of what was expected, and whether that
     is the same.
 
@@ -109,7 +103,7 @@ def _cells(bundle: Bundle, strange: Strange, candidates: np.ndarray) -> tuple[np
     decoded = bundle.transform.invert(bundle.model.decode(strange.z).float().cpu().numpy())
     near, far = bundle.nearest_numbers(strange.rows), bundle.calibration.by_distance(strange.evidence)
     nearest, extremes = {} if near is None else bundle.transform.original(near), bundle.extremes()
-    held = dict(zip(strange.inputs.schema.names, strange.inputs.columns, strict=True))
+    held = dict(zip(inputs.schema.names, inputs.columns, strict=True))
     given, expected = np.full(candidates.shape, None, object), np.full(candidates.shape, None, object)
     same = np.zeros(candidates.shape, bool)
     for column in np.unique(candidates[candidates >= 0]):
@@ -139,7 +133,11 @@ def _within(made: pa.Array, extremes: pa.Array | None) -> pa.Array:
 
 def _texts(array: pa.Array, whole: bool = False, digits: int = 6) -> np.ndarray:
     """`as_text` of every cell."""
-    return np.array([as_text(cell, whole, digits) for cell in array], object)
+    try:
+        cells = array.to_pylist()
+    except Exception:  # some cell of it is none of Python's
+        return np.array([as_text(cell, whole, digits) for cell in array], object)
+    return np.array([_text(cell, whole, digits) for cell in cells], object)
 
 
 def as_text(value: pa.Scalar, whole: bool = False, digits: int = 6) -> str:
@@ -148,6 +146,10 @@ def as_text(value: pa.Scalar, whole: bool = False, digits: int = 6) -> str:
         cell = value.as_py()
     except Exception:  # a moment beyond Python's datetime, an unknown zone: a text for people may not end a run
         cell = _without_python(value)
+    return _text(cell, whole, digits)
+
+
+def _text(cell: Any, whole: bool, digits: int) -> str:
     if cell is None or cell != cell:
         return "missing"
     if isinstance(cell, float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +20,14 @@ from aemodel.config import OutputJob
 from aemodel.contract import Contract
 from aemodel.errors import SchemaError, nearest, shown
 from aemodel.explanation import Strange, as_text, explained
+from aemodel.layout import EncodedRows
 from aemodel.membership import Membership
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
 
-#: A batch, its row group, and the place of its first row in it.
-_Placed = tuple[pa.RecordBatch, int, int]
-
-#: Rows that are computed at once: what is made of more leaves the processor's cache.
-AT_ONCE = 16_384
+#: Rows that are encoded at once, column by column; and that networks and distances are computed of, which make more of
+#: a row: what is made of more rows leaves the processor's cache.
+AT_ONCE, MEASURED_AT_ONCE = 16_384, 2_048
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,16 @@ class StrangeRow:
     def from_json(cls, state: dict[str, Any]) -> StrangeRow:
         cells = tuple((name, text) for name, text in state["cells"])
         return cls(state["error"], state["rank"], tuple(state["reasons"]), tuple(state["expected"]), cells)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A batch, the file and row group that it is of, and the place of its first row in that."""
+
+    batch: pa.RecordBatch
+    fragment: int
+    row_group: int
+    begin: int
 
 
 @dataclass(frozen=True)
@@ -92,20 +101,29 @@ class Scorer:
     @torch.inference_mode()
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
-        starts = range(0, max(1, batch.num_rows), AT_ONCE)
-        parts = [self._measured(batch.slice(start, AT_ONCE)) for start in starts]
+        starts, parts = [], []
+        for first in range(0, max(1, batch.num_rows), AT_ONCE):
+            rows = self._encoded(batch.slice(first, AT_ONCE))
+            for start in range(0, max(1, len(rows)), MEASURED_AT_ONCE):
+                parts.append(self._measured(rows[start : start + MEASURED_AT_ONCE]))
+                starts.append(first + start)
         arrays = _columns_of(np.concatenate([p.numbers for p in parts]))
         if self.columns.anomaly:
             strange = Strange.joined([p.strange for p in parts if p.strange], starts)
-            arrays += self._explained(np.concatenate([p.reasons for p in parts if p.reasons is not None]), strange)
+            reasons = np.concatenate([p.reasons for p in parts if p.reasons is not None])
+            arrays += self._explained(reasons, strange, batch)
         arrays.append(pa.repeat(pa.scalar(self.version, pa.string()), batch.num_rows))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _measured(self, batch: pa.RecordBatch) -> _Measured:
-        rows, model = self.bundle.transform.apply(batch), self.bundle.model
+    def _encoded(self, batch: pa.RecordBatch) -> EncodedRows:
+        rows = self.bundle.transform.apply(batch)
         with self._counting:
             self._unknown += rows.nulled
             self._rows += len(rows)
+        return rows
+
+    def _measured(self, rows: EncodedRows) -> _Measured:
+        model = self.bundle.model
         numbers: list[np.ndarray] = []
         strange = reasons = None
         if self.columns.anomaly:
@@ -115,7 +133,7 @@ class Scorer:
             rank = calibration.rank(error)
             numbers = [error[:, None], rank[:, None]]
             reasons = calibration.reasons(evidence, NUM_REASONS)
-            strange = Strange.among(self.bundle, batch, rows, evidence, z, rank)
+            strange = Strange.among(rows, evidence, z, rank)
         else:
             features = model.encode(Batch.of(rows).to(model.device)).cpu().numpy()
         if self.columns.hidden:
@@ -124,11 +142,11 @@ class Scorer:
             numbers.append(self.bundle.calibration.knn(features)[:, None])
         return _Measured(np.concatenate([features, *numbers], axis=1), reasons, strange)
 
-    def _explained(self, reasons: np.ndarray, strange: Strange) -> list[pa.Array]:
+    def _explained(self, reasons: np.ndarray, strange: Strange, batch: pa.RecordBatch) -> list[pa.Array]:
         """The text columns: which columns make a row strange; what they hold and what was expected, of strange rows."""
         row = np.full(len(reasons), -1)
         row[strange.places] = np.arange(len(strange.places))
-        reasons[strange.places], told = explained(self.bundle, strange)
+        reasons[strange.places], told = explained(self.bundle, strange, batch)
         names = pa.array(self.bundle.input_columns, pa.string())
         texts = [names.take(pa.array(index, mask=index < 0)) for index in reasons.T]
         place = pa.array(row, mask=row < 0)
@@ -215,38 +233,44 @@ def _latent(index: int, contract: Contract | None) -> dict[str, str]:
     return known
 
 
-def score_fragment(
-    scorer: Scorer, snapshot: Snapshot, fragment: int, carried: Sequence[str], strangest: Strangest
-) -> Iterator[pa.RecordBatch]:
-    """One file's rows in order: the carried columns, then the feature columns."""
-
-    def rows() -> Iterator[tuple[pa.RecordBatch, int, int]]:
-        for group in range(len(snapshot.fragments[fragment].row_groups)):
-            begin = 0
-            for batch in snapshot.read(fragment, group, columns):
-                yield batch, group, begin
-                begin += batch.num_rows
-
+def score_fragments(
+    scorer: Scorer, snapshot: Snapshot, fragments: Sequence[int], carried: Sequence[str], strangest: Strangest
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of these files in order, with the file that they are of: the carried columns, then the feature
+    columns."""
     membership = scorer.membership
     wanted = {*carried, *scorer.bundle.input_columns, *strangest.shown, *(membership.columns if membership else ())}
     columns = [n for n in snapshot.schema.names if n in wanted]
     schema = scorer.table_schema(snapshot.schema, carried)
-    for (batch, group, begin), scored in _scored(scorer, rows()):
-        strangest.add(batch, scored)
-        arrays = [*(batch.column(c) for c in carried), *scored.columns]
+    for placed, scored in _scored(scorer, _placed(snapshot, fragments, columns)):
+        strangest.add(placed.batch, scored)
+        arrays = [*(placed.batch.column(c) for c in carried), *scored.columns]
         if membership:
-            arrays.append(pa.array(membership.in_training(batch, snapshot.fragments[fragment], group, begin)))
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            path = snapshot.fragments[placed.fragment]
+            arrays.append(pa.array(membership.in_training(placed.batch, path, placed.row_group, placed.begin)))
+        yield placed.fragment, pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _scored(scorer: Scorer, items: Iterable[_Placed]) -> Iterator[tuple[_Placed, pa.RecordBatch]]:
-    """Each item with what was scored of its batch, in order. While one is written, others are scored, on all cores;
-    what is read and not yet written is bounded by their number."""
+def _placed(snapshot: Snapshot, fragments: Sequence[int], columns: Sequence[str]) -> Iterator[_Placed]:
+    for fragment in fragments:
+        for group in range(len(snapshot.fragments[fragment].row_groups)):
+            begin = 0
+            for batch in snapshot.read(fragment, group, columns):
+                yield _Placed(batch, fragment, group, begin)
+                begin += batch.num_rows
+
+
+def _scored(scorer: Scorer, items: Iterator[_Placed]) -> Iterator[tuple[_Placed, pa.RecordBatch]]:
+    """Each item with what was scored of its batch, in order. While one is written, others are scored, on all cores, and
+    one more is read; what is read and not yet written is bounded by their number."""
     threads, waiting = torch.get_num_threads(), deque[tuple[_Placed, Future[pa.RecordBatch]]]()
     pool = ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,))  # a batch a core: no waiting for others
+    reader = ThreadPoolExecutor(1, "reading")
     try:
-        for item in items:
-            waiting.append((item, pool.submit(scorer.score, item[0])))
+        ahead = reader.submit(next, items, None)
+        while (item := ahead.result()) is not None:
+            ahead = reader.submit(next, items, None)
+            waiting.append((item, pool.submit(scorer.score, item.batch)))
             if len(waiting) > threads:
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -254,4 +278,5 @@ def _scored(scorer: Scorer, items: Iterable[_Placed]) -> Iterator[tuple[_Placed,
             yield done, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+        reader.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

@@ -16,8 +16,8 @@ def _explained(bundle: Bundle, batch: pa.RecordBatch) -> tuple[np.ndarray, np.nd
     with torch.inference_mode():
         evidence, z = bundle.evidence(rows)
         rank = bundle.calibration.rank(bundle.calibration.score(evidence))
-        strange = Strange.among(bundle, batch, rows, evidence, z, rank)
-        found, told = explained(bundle, strange)
+        strange = Strange.among(rows, evidence, z, rank)
+        found, told = explained(bundle, strange, batch)
     reasons = bundle.calibration.reasons(evidence, 3)
     texts = np.full((len(rows), 6), None, object)
     reasons[strange.places], texts[strange.places] = found, told

@@ -11,7 +11,7 @@ from aemodel import scoring
 from aemodel.bundle import Bundle
 from aemodel.config import OutputJob
 from aemodel.errors import SchemaError
-from aemodel.scoring import Scorer, Strangest, score_fragment
+from aemodel.scoring import Scorer, Strangest, score_fragments
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
 
@@ -118,8 +118,9 @@ def test_a_dataset_without_an_input_is_refused_by_name(scorer: Scorer) -> None:
 
 def test_a_fragment_keeps_its_rows_in_order_with_the_carried_columns(scorer: Scorer, mixed_snapshot: Snapshot) -> None:
     strangest = Strangest(3, ["row_id", "carrier"], scorer.columns)
-    batches = list(score_fragment(scorer, mixed_snapshot, 1, ["row_id"], strangest))
-    table = pa.Table.from_batches(batches)
+    batches = list(score_fragments(scorer, mixed_snapshot, [1], ["row_id"], strangest))
+    assert {index for index, _ in batches} == {1}
+    table = pa.Table.from_batches([batch for _, batch in batches])
     assert table["row_id"].to_pylist() == list(range(170, 300))
     found = strangest.rows()
     order = np.argsort(-table["ae_error"].to_numpy(), kind="stable")[:3]
@@ -135,10 +136,12 @@ def test_rows_are_scored_alike_and_in_order_on_however_many_threads_and_however_
     table = tables.plain(tables.mixed(700))
     whole = scorer.score(tables.only_batch(table))
     monkeypatch.setattr(scoring, "AT_ONCE", 64)
+    monkeypatch.setattr(scoring, "MEASURED_AT_ONCE", 48)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     snapshot = open_snapshot(str(tables.write(table, tmp_path / "rows.parquet", row_group_size=150)))
     strangest = Strangest(3, ("row_id",), scorer.columns)
-    found = pa.Table.from_batches(score_fragment(scorer, snapshot, 0, ("row_id",), strangest))
+    scored = score_fragments(scorer, snapshot, [0], ("row_id",), strangest)
+    found = pa.Table.from_batches(batch for _, batch in scored)
     assert found["row_id"].to_pylist() == table["row_id"].to_pylist()
     for name in scorer.columns.numbers:
         np.testing.assert_allclose(found[name].to_numpy(), whole.column(name).to_numpy(), rtol=1e-3, atol=1e-3)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aemodel.config import ModelJob
+from aemodel.dense import Dense
 from aemodel.layout import Layout
 from aemodel.model.autoencoder import Autoencoder, Code
 from aemodel.model.batch import Batch
@@ -72,7 +73,7 @@ class Residual(Autoencoder):
         self.readable = READABLE + vectors * (VECTOR_READABLE - READABLE)
         self.g = _perceptron(features, hidden, latent_dim, dropout)
         self.h = _perceptron(latent_dim, hidden, layout.width, dropout)
-        self.readout = _zero(nn.Linear(latent_dim, _num_products(latent_dim)))
+        self.readout = _zero(Dense(latent_dim, _num_products(latent_dim)))
 
     @property
     def linear_axes(self) -> Tensor:
@@ -143,7 +144,7 @@ class Variational(Plain):
 
     def __init__(self, layout: Layout, latent_dim: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__(layout, latent_dim, hidden, dropout)
-        self.log_variance = nn.Linear(layout.width, latent_dim)
+        self.log_variance = Dense(layout.width, latent_dim)
         nn.init.zeros_(self.log_variance.weight)
         nn.init.constant_(self.log_variance.bias, -4.0)
 
@@ -177,7 +178,7 @@ class Sparse(Autoencoder):
         super().__init__(layout, latent_dim)
         self.active = max(1, round(ACTIVE_SHARE * latent_dim))
         self.encoder = _relu_layers(layout.width, hidden, latent_dim, dropout)
-        self.decoder = nn.Linear(latent_dim, layout.width)
+        self.decoder = Dense(latent_dim, layout.width)
         self.register_buffer("idle", torch.zeros(latent_dim), persistent=False)
 
     def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
@@ -207,8 +208,8 @@ class Vanilla(Autoencoder):
     def __init__(self, layout: Layout, latent_dim: int, l2: float) -> None:
         super().__init__(layout, latent_dim)
         self.l2 = l2
-        self.encoder = nn.Linear(layout.width, latent_dim)
-        self.decoder = nn.Linear(latent_dim, layout.width)
+        self.encoder = Dense(layout.width, latent_dim)
+        self.decoder = Dense(latent_dim, layout.width)
 
     def encode_linear(self, x: Tensor, batch: Batch) -> Tensor:
         return F.relu(self.encoder(x))
@@ -260,10 +261,10 @@ def _perceptron(inputs: int, hidden: Sequence[int], outputs: int, dropout: float
     """SiLU layers with layer norm; the last layer starts at zero."""
     layers: list[nn.Module] = []
     for size in hidden:
-        layers += [nn.Linear(inputs, size), nn.LayerNorm(size), nn.SiLU()]
+        layers += [Dense(inputs, size), nn.LayerNorm(size), nn.SiLU()]
         layers += [nn.Dropout(dropout)] if dropout else []
         inputs = size
-    return nn.Sequential(*layers, _zero(nn.Linear(inputs, outputs)))
+    return nn.Sequential(*layers, _zero(Dense(inputs, outputs)))
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
@@ -275,10 +276,10 @@ def _zero(layer: nn.Linear) -> nn.Linear:
 def _relu_layers(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for size in hidden:
-        layers += [nn.Linear(inputs, size), nn.ReLU()]
+        layers += [Dense(inputs, size), nn.ReLU()]
         layers += [nn.Dropout(dropout)] if dropout else []
         inputs = size
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+    return nn.Sequential(*layers, Dense(inputs, outputs))
 
 
 def _activations(layers: nn.Sequential, inputs: Tensor, activation: type[nn.Module]) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PublishedTable, St
 from aemodel.preflight import check_memory
 from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
 from aemodel.registry import Registry, Version
-from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragment
+from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragments
 from aemodel.snapshot import Snapshot, open_snapshot
 
 log = logging.getLogger("aemodel")
@@ -61,12 +62,7 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     with table.lock():
         staging = table.begin(key)
         strangest = Strangest(NUM_STRANGEST, snapshot.schema.names, scorer.columns)
-        with ThreadPoolExecutor(1, "checking") as checker:  # a part is read back while the next is scored
-            scored = [
-                _score_part(table, staging, scorer, snapshot, i, carried, strangest, recipe, checker)
-                for i in range(len(snapshot.fragments))
-            ]
-            parts = [part.result() for part in scored]
+        parts = _parts(table, staging, scorer, snapshot, carried, strangest, recipe)
         _write_cards(folder / "kept" / LATENTS, staging / CARDS, scorer)
         found = tuple(asdict(r) for r in strangest.rows())
         manifest = Manifest(key, job.name, version, snapshot.digest, recipe, tuple(parts), strangest=found)
@@ -79,35 +75,43 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     return StagedTable(str(table.root), key, True, manifest.rows, seconds)
 
 
-def _score_part(
+def _parts(
     table: Table,
     staging: Path,
     scorer: Scorer,
     snapshot: Snapshot,
-    index: int,
     carried: tuple[str, ...],
     strangest: Strangest,
     recipe: str,
-    checker: Executor,
-) -> Future[Part]:
-    """Write, or link, one file of the table; the result comes when it has been read back."""
-    fragment = snapshot.fragments[index]
-    source = digest([fragment.path, fragment.size, fragment.footer, recipe])
-    target = staging / fragment.path
-    kept = table.reusable(source, fragment.path)
-    if kept is not None:
-        link_part(kept, target)
-    else:
-        schema = scorer.table_schema(snapshot.schema, carried)
-        write_part(target, score_fragment(scorer, snapshot, index, carried, strangest), schema)
+) -> list[Part]:
+    """Write, or link, all files of the table; each is read back while the next ones are scored."""
+    sources = [digest([f.path, f.size, f.footer, recipe]) for f in snapshot.fragments]
+    fresh, schema = [], scorer.table_schema(snapshot.schema, carried)
+    for index, (fragment, source) in enumerate(zip(snapshot.fragments, sources, strict=True)):
+        kept = table.reusable(source, fragment.path)
+        if kept is not None:
+            link_part(kept, staging / fragment.path)
+        elif fragment.num_rows:
+            fresh.append(index)
+        else:
+            write_part(staging / fragment.path, [], schema)
 
-    def checked() -> Part:
-        if kept is None:
-            rows = snapshot.read_fragment(index, list(carried))
-            check_part(target, rows, fragment.num_rows, scorer.columns.numbers)
-        return Part(fragment.path, fragment.num_rows, source, target.stat().st_size)
+    def check(index: int) -> None:
+        rows, fragment = snapshot.read_fragment(index, list(carried)), snapshot.fragments[index]
+        check_part(staging / fragment.path, rows, fragment.num_rows, scorer.columns.numbers)
 
-    return checker.submit(checked)
+    scored = score_fragments(scorer, snapshot, fresh, carried, strangest)
+    with ThreadPoolExecutor(1, "checking") as checker:
+        checks = []
+        for index, batches in groupby(scored, key=lambda item: item[0]):
+            write_part(staging / snapshot.fragments[index].path, (batch for _, batch in batches), schema)
+            checks.append(checker.submit(check, index))
+        for checked in checks:
+            checked.result()
+    return [
+        Part(f.path, f.num_rows, source, (staging / f.path).stat().st_size)
+        for f, source in zip(snapshot.fragments, sources, strict=True)
+    ]
 
 
 def _write_cards(kept: Path, target: Path, scorer: Scorer) -> None:
