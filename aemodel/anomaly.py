@@ -148,6 +148,9 @@ def evidence(
     column of a dimension of the linear space, `numbers` and `others` as in `Neighbours.distances`."""
     distances = neighbours.distances(numbers, others)
     count = numbers.shape[1]  # a level that is not the nearest row's is no deviation: the network has it in its error
-    fold = np.zeros((count, errors.shape[1]), np.float32)
-    fold[np.arange(count), column_of[:count]] = 1
-    return Evidence(errors, features, distances.total, product(distances.offset[:, :count], fold))
+    offsets = distances.offset[:, :count]
+    if len(column_of) > errors.shape[1]:  # else each column is a number
+        fold = np.zeros((count, errors.shape[1]), np.float32)
+        fold[np.arange(count), column_of[:count]] = 1
+        offsets = product(offsets, fold)
+    return Evidence(errors, features, distances.total, offsets)

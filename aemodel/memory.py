@@ -45,9 +45,9 @@ def watched() -> Iterator[Peak]:
 
 
 def keep_freed() -> None:
-    """For a process that needs as much again in a moment: the activations of a training step. Otherwise glibc hands
-    each larger array back to the system, which clears its pages anew for the next: half the time of a step of 4,096
-    rows."""
+    """For a process that needs as much again in a moment: the activations of a training step, batches that are scored.
+    Otherwise glibc hands each larger array back to the system, which clears its pages anew for the next: half the time
+    of a step of 4,096 rows."""
     with suppress(OSError, AttributeError):  # another C library than glibc
         library = ctypes.CDLL(None)
         for option, value in KEEPING.items():

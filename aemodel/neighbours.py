@@ -40,7 +40,7 @@ PROJECTED = 256
 #: The least that a scale's usual distance is taken to be, as a share of the largest scale's.
 LEAST_USUAL = 0.05
 #: Rows compared at once: enough for the processor, few enough for memory.
-CHUNK = 1_024
+CHUNK = 2_048
 #: Of a unit, that coarse distances are measured in.
 STEPS = 50
 #: References among which the nearest is looked for at once.

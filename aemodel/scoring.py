@@ -27,7 +27,7 @@ from aemodel.snapshot import Snapshot
 
 #: Rows that are encoded at once, column by column; and that networks and distances are computed of, which make more of
 #: a row: what is made of more rows leaves the processor's cache.
-AT_ONCE, MEASURED_AT_ONCE = 16_384, 2_048
+AT_ONCE, MEASURED_AT_ONCE = 16_384, 4_096
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Autoencoder(nn.Module, ABC):
         code = self.code(seen, noisy)
         z = _shortened(code.z) if nested else code.z
         squared = (self.decode(z).float() - x).square()
-        if not clean.complete:  # a missing value has nothing to be compared with
+        if observed is not None:  # a missing value has nothing to be compared with
             squared = torch.cat([squared[:, : observed.shape[1]] * observed, squared[:, observed.shape[1] :]], dim=1)
         squared = _trimmed(squared, trim) if trim else squared
         by_column = squared.new_zeros(self.num_columns).index_add_(0, self.column_of, squared.mean(dim=0))
@@ -143,10 +143,13 @@ class Autoencoder(nn.Module, ABC):
         z = self.encode_linear(x, batch)
         return self.decoded_errors(z, x, observed), z, x
 
-    def decoded_errors(self, z: Tensor, x: Tensor, observed: Tensor) -> Tensor:
+    def decoded_errors(self, z: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
         """Squared error by source column (rows, columns) of what latents z are decoded to, where x is observed."""
-        squared = (self.decode(z).float() - x).square()
-        squared[:, : observed.shape[1]] *= observed
+        squared = (self.decode(z).float() - x).square_()
+        if observed is not None:
+            squared[:, : observed.shape[1]] *= observed
+        if self.num_columns == squared.shape[1]:  # each is a number
+            return squared
         return squared.new_zeros(len(x), self.num_columns).index_add_(1, self.column_of, squared)
 
     def column_moments(self, x: Tensor, observed: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ class Linear(nn.Module):
         flags = missing[:, self.flag_values].to(batch.values.dtype)
         return batch.values.masked_fill(missing, 0.0), flags
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """x (rows, width) and the observed mask (rows, num_values), False where a value is missing."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """x (rows, width) and the observed mask (rows, num_values), False where a value is missing; None if none is."""
         values, flags = self.raw(batch)
         parts = [values, flags] if len(self.flag_values) else [values]
         if self.num_levels:
@@ -88,7 +88,7 @@ class Linear(nn.Module):
         raw = torch.cat(parts, dim=1) if len(parts) > 1 else values
         x = torch.addcmul(self.offset, raw, self.scale)
         if batch.complete:
-            return x, torch.ones_like(batch.values, dtype=torch.bool)
+            return x, None
         observed = ~batch.values.isnan()
         # A missing value contributes nothing: its place is the centre.
         x[:, : self.num_values] *= observed

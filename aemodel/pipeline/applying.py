@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aemodel import bundle
+from aemodel import bundle, memory
 from aemodel.config import Job
 from aemodel.contract import Contract
 from aemodel.destination import carried_columns, check_output
@@ -44,6 +44,7 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     The rows are those that the run in `run_folder` pinned, so what came since waits for the next run; pinned anew
     without one.
     """
+    memory.keep_freed()
     registry = Registry(job.registry, work)
     folder = registry.fetch(Version(job.name, version))
     contract = Contract.from_tags(registry.tags_of(Version(job.name, version)))
