@@ -71,11 +71,13 @@ class Calibration:
     def terms(self, rows: Evidence) -> np.ndarray:
         """(rows, 2): the folded error and the Mahalanobis distance of the latents."""
         folded = np.minimum(rows.errors * _inverse(self.column_error, rows.errors), CAP).sum(axis=1)
-        return np.stack([folded, np.linalg.norm(self.whitened(rows.features), axis=1)], axis=1)
+        white = self.whitened(rows.features)
+        return np.stack([folded, np.sqrt(np.einsum("ij,ij->i", white, white))], axis=1)
 
     def whitened(self, features: np.ndarray) -> np.ndarray:
         """Features (rows, k) uncorrelated and of variance one among held-out rows."""
-        return product(features - self.latent_mean, self.whitening)
+        like = features.dtype  # millions of cells are not made wider for it
+        return product(features - self.latent_mean.astype(like), self.whitening.astype(like))
 
     def knn(self, features: np.ndarray) -> np.ndarray:
         """float32 (rows,): the distance of whitened features (rows, k) to the fifth nearest training row."""

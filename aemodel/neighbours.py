@@ -41,10 +41,8 @@ PROJECTED = 256
 LEAST_USUAL = 0.05
 #: Rows compared at once: enough for the processor, few enough for memory.
 CHUNK = 2_048
-#: Of a unit, that coarse distances are measured in.
-STEPS = 50
-#: References among which the nearest is looked for at once.
-BLOCK = 64
+#: Of a unit, that coarse distances are measured in: 3 × COARSE_DIMENSIONS × FARTHEST of them fit 16 bits.
+STEPS = 34
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Neighbours:
         if self.units.projection.size:
             return None
         rows = [torch.from_numpy(part) for part in _parts(self.units(numbers, others))]
-        found = np.concatenate([self.fine[self._compressed_fine.index(_compressed(part)).numpy()] for part in rows])
+        found = np.concatenate([self.fine[self._compressed_fine.index(_compressed(part))] for part in rows])
         return np.asarray(found[:, : numbers.shape[1]] * self.units.spread + self.units.center)
 
     def extremes(self, count: int) -> np.ndarray | None:
@@ -151,54 +149,49 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class _Nearest:
-    """References (references, dimensions) made ready for a search by products: |x − r|² = |x|² − 2 (x·r − |r|²/2).
-    `closeness`, −|r|²/2; both filled up to whole blocks with references infinitely far away."""
+    """`references` (references, dimensions) made ready for a search by products: |x − r|² = |x|² − 2 (x·r − |r|²/2);
+    `closeness` (references,): −|r|²/2."""
 
     references: Tensor
     closeness: Tensor
 
     @classmethod
     def among(cls, references: Tensor) -> _Nearest:
-        missing = -len(references) % BLOCK
-        filled = torch.nn.functional.pad(references, (0, 0, 0, missing))
-        closeness = torch.nn.functional.pad(references.square().sum(dim=1) / -2, (0, missing), value=-torch.inf)
-        return cls(filled, closeness)
+        return cls(references, references.square().sum(dim=1) / -2)
 
     def offset(self, rows: Tensor) -> Tensor:
         """(rows, dimensions): each row less the reference nearest to it."""
-        return rows - self.references[self.index(rows)]
+        return rows - self.references[torch.from_numpy(self.index(rows))]
 
-    def index(self, rows: Tensor) -> Tensor:
+    def index(self, rows: Tensor) -> np.ndarray:
         """int64 (rows,): which reference is nearest."""
-        closeness = dense(rows, self.references, self.closeness).reshape(len(rows), len(self.closeness) // BLOCK, BLOCK)
-        # The largest by block, then within the best block: four times as fast as the place of the largest of all.
-        block = closeness.amax(dim=2).argmax(dim=1)
-        within = closeness[torch.arange(len(rows)), block].argmax(dim=1)
-        return block * BLOCK + within
+        closeness = dense(rows, self.references, self.closeness)
+        return closeness.numpy().argmax(axis=1)  # a tenth of the time of torch's
 
 
 def _nearest_of_few(rows: Tensor, seen: Tensor, references: Tensor) -> Tensor:
     """(samples, rows): the sum of absolute differences of rows (rows, dimensions) to the nearest of each sample's few
     references (samples, references, k), in the k dimensions that the sample has `seen` (samples, k).
 
-    |x − r| = 2 max(x, r) − x − r, of many rows at a time, in steps of a fiftieth: a fifth of the time of torch's cdist.
+    |x − r| = 2 max(x, r) − x − r, of many rows at a time, in whole steps: a sixth of the time of torch's cdist.
     """
     if not len(rows):
         return torch.zeros(len(seen), 0)
     columns, references = _in_steps(rows.T.contiguous()), _in_steps(references)
-    larger = torch.zeros(*references.shape[:2], len(rows), dtype=torch.int16)
-    total, part = torch.zeros(len(seen), len(rows), dtype=torch.int16), torch.empty_like(larger)
-    for place in range(seen.shape[1]):
+    total = columns.index_select(0, seen[:, 0])
+    larger = torch.maximum(total[:, None, :], references[:, :, 0, None])
+    part = torch.empty_like(larger)
+    for place in range(1, seen.shape[1]):
         values = columns.index_select(0, seen[:, place])
         total += values
         torch.maximum(values[:, None, :], references[:, :, place, None], out=part)
         larger += part
-    distances = larger.float().mul_(2).sub_(references.sum(dim=2)[:, :, None])
-    return distances.amin(dim=1).sub_(total).div_(STEPS)
+    distances = larger.mul_(2).sub_(references.sum(dim=2, dtype=torch.int16)[:, :, None])
+    return distances.amin(dim=1).sub_(total).float().div_(STEPS)
 
 
 def _in_steps(values: Tensor) -> Tensor:
-    """int16, in which the processor does twice as many at a time: sums of 16 are no larger than it holds."""
+    """int16, of which the processor does twice as many at a time; it holds three times the sum of 16 values."""
     return values.mul(STEPS).round_().to(torch.int16)
 
 
