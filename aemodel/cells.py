@@ -24,7 +24,8 @@ def numbers(array: pa.Array) -> np.ndarray:
         return numbers(array.cast(pa.int64())) / UNITS[array.type.unit]
     if array.type != pa.float64():
         array = array.cast(pa.float64(), safe=False)
-    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    # Not `to_numpy`, which loads pandas: 25 MB and a sixth of a second of each process.
+    values = np.from_dlpack(pc.fill_null(array, np.nan) if array.null_count else array)
     if len(values) and values.min() >= -LARGEST and values.max() <= LARGEST:  # as nearly always, and told in no time
         return values
     return np.where(np.abs(values) <= LARGEST, values, np.nan)

@@ -29,6 +29,7 @@ log = logging.getLogger("aemodel")
 
 def prepare_run(job: Job, work: Path) -> PreparedRun:
     """Pin the input, open every door, fit what is fitted before training. Raises InputError, leaving nothing behind."""
+    memory.keep_freed()
     snapshot = open_snapshot(job.dataset.uri)
     schema = table_schema(snapshot, job.dataset)
     check_output(job, snapshot, job.model.most_latents)

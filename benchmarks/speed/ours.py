@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aemodel import launch, pca
+from aemodel import launch, memory, pca
 from aemodel.config import Job, load_job
 from aemodel.files import read_json
 from aemodel.row_cache import CACHE
@@ -29,6 +29,7 @@ def prepare(job: str, folder: str) -> Figures:
     from benchmarks.runs import prepare_folder
 
     given, target = load_job(Path(job)), _emptied(folder)
+    memory.keep_freed()
     began = time.perf_counter()
     prepared, _ = prepare_folder(given, target)
     seconds = time.perf_counter() - began
@@ -47,6 +48,7 @@ def one_pass(job: str, name: str) -> Figures:
     snapshot = open_snapshot(given.dataset.uri)
     schema = prepared.table_schema(snapshot, given.dataset)
     split = split_for(given.dataset.split, schema, snapshot.schema)
+    memory.keep_freed()
     began, rows = time.perf_counter(), snapshot.num_rows
     if name == "scan":
         for fragment, file in enumerate(snapshot.fragments):
@@ -79,6 +81,7 @@ def train_alone(prepared: str, job: str, folder: str, threads: str, cores: str =
 
     from aemodel import worker
 
+    memory.keep_freed()
     torch.set_num_threads(int(threads))
     worker.run(target, 0, 1, 1)
     return _trained(target)
