@@ -115,8 +115,8 @@ def _cells(
         made = _within(decoded.column(int(column)).take(pa.array(row)), extremes.get(named.name))
         wanted = _texts(made, whole, EXPECTED_DIGITS)
         if named.name in nearest:
-            like = _texts(nearest[named.name].take(pa.array(row)), whole, EXPECTED_DIGITS)
-            wanted = np.where(far[row, column] | (rounded == wanted), like, wanted)
+            rather = np.flatnonzero(far[row, column] | (rounded == wanted))
+            wanted[rather] = _texts(nearest[named.name].take(pa.array(row[rather])), whole, EXPECTED_DIGITS)
         given[row, at], expected[row, at], same[row, at] = _texts(here), wanted, rounded == wanted
     return given, expected, same
 

@@ -81,7 +81,8 @@ class Units:
     def __call__(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
         """float32 (rows, dimensions) of `numbers` (rows, num_values), NaN where missing, and the rest of the row."""
         center, spread = self.center.astype(numbers.dtype), self.spread.astype(numbers.dtype)
-        scaled = np.nan_to_num(np.clip((numbers - center) / spread, -FARTHEST, FARTHEST), copy=False)
+        scaled = np.clip((numbers - center) / spread, -FARTHEST, FARTHEST)
+        scaled[np.isnan(scaled)] = 0
         rows = (
             np.concatenate([scaled, others], axis=1, dtype=np.float32) if others.shape[1] else scaled.astype(np.float32)
         )
