@@ -72,3 +72,21 @@ def test_a_staged_table_that_is_gone_must_be_scored_again(copy: House) -> None:
     manifest.unlink()
     with pytest.raises(PublishError, match="what was staged for .* is gone; score again"):
         publish(staged)
+
+
+def test_a_file_without_rows_has_one_in_the_table_and_files_that_stay_are_linked(copy: House) -> None:
+    job = load_job(copy.job)
+    south, more = copy.root / "orders" / "region=south" / "part-0.parquet", copy.root / "orders" / "region=south"
+    rows = pq.read_table(south, partitioning=None)
+    pq.write_table(rows.slice(0, 0), more / "part-1.parquet")
+    pq.write_table(rows.slice(0, 10), more / "part-2.parquet")
+    published = Path(publish(score(job, "1", copy.work)).path)
+    found = {str(path.relative_to(published)): pq.read_metadata(path).num_rows for path in published.rglob("*.parquet")}
+    assert found == {
+        "region=north/part-0.parquet": 400,
+        "region=south/part-0.parquet": 800,
+        "region=south/part-1.parquet": 0,
+        "region=south/part-2.parquet": 10,
+    }
+    before = next((copy.root / "features" / "snapshots").glob("000001-*"))
+    assert (before / "region=north" / "part-0.parquet").samefile(published / "region=north" / "part-0.parquet")
