@@ -14,8 +14,9 @@ import pyarrow as pa
 
 INTERVAL_SECONDS = 0.25
 #: Of glibc's mallopt, by the numbers in malloc.h: arrays of up to 32 MB come from the heap (M_MMAP_THRESHOLD), which is
-#: not made smaller while less than 128 MB of it are free (M_TRIM_THRESHOLD), and grows by 16 MB (M_TOP_PAD).
-KEEPING = {-3: 32 * 2**20, -1: 128 * 2**20, -2: 16 * 2**20}
+#: not made smaller while less than 128 MB of it are free (M_TRIM_THRESHOLD), grows by 16 MB (M_TOP_PAD), and is one for
+#: all threads (M_ARENA_MAX), so that what one has freed another finds: with one each, a third more was held.
+KEEPING = {-3: 32 * 2**20, -1: 128 * 2**20, -2: 16 * 2**20, -8: 1}
 
 
 @dataclass
