@@ -30,6 +30,8 @@ FORMAT_VERSION = 4
 FILES = ("weights.safetensors", "calibration.safetensors", "neighbours.safetensors", "transform.json")
 WEIGHTS, CALIBRATION, NEIGHBOURS, TRANSFORM = FILES
 MANIFEST = "bundle.json"
+#: Rows that a network and distances are computed of at once: what is made of more leaves the processor's cache.
+MEASURED_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,14 @@ def calibrated(
     """A trained network with what else scoring needs: `anchors` are training rows, distances to which are measured;
     what is usual is taken from the held-out rows."""
     near = neighbours.fit(*_parts(model, transform, anchors), _parts(model, transform, held_out))
-    training, _ = evidence_of(model, transform, near, anchors)
-    measured, _ = evidence_of(model, transform, near, held_out)
-    return Bundle(model, job, transform, calibrate(measured, training.features), near, provenance)
+
+    def measured(rows: EncodedRows) -> Evidence:
+        starts = range(0, max(1, len(rows)), MEASURED_AT_ONCE)
+        parts = [evidence_of(model, transform, near, rows[s : s + MEASURED_AT_ONCE])[0] for s in starts]
+        return Evidence.concatenated(parts)
+
+    calibration = calibrate(measured(held_out), measured(anchors).features)
+    return Bundle(model, job, transform, calibration, near, provenance)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from aemodel.bundle import Bundle
+from aemodel.bundle import MEASURED_AT_ONCE, Bundle
 from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
 from aemodel.config import OutputJob
 from aemodel.contract import Contract
@@ -25,9 +25,8 @@ from aemodel.membership import Membership
 from aemodel.model import Batch
 from aemodel.snapshot import Snapshot
 
-#: Rows that are encoded at once, column by column; and that networks and distances are computed of, which make more of
-#: a row: what is made of more rows leaves the processor's cache.
-AT_ONCE, MEASURED_AT_ONCE = 16_384, 4_096
+#: Rows that are encoded at once, column by column; of fewer is computed what makes more of a row.
+AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)

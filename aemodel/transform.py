@@ -7,6 +7,7 @@ counted. Every value is clipped to ±10, so no input, however wild, makes a feat
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aemodel import cells
+from aemodel.curve import Curve
 from aemodel.errors import SchemaError, shown
 from aemodel.layout import FIRST_LEVEL, LINEAR_LEVELS, MISSING, OTHER, Block, EncodedRows, Layout
 from aemodel.schema import Column
@@ -53,6 +55,15 @@ class ColumnTransform:
     def num_levels(self) -> int:
         return len(self.vocabulary) + FIRST_LEVEL
 
+    @cached_property
+    def curve(self) -> Curve:
+        """Numbers to normal scores."""
+        return Curve(np.array(self.knots), np.array(self.scores))
+
+    @cached_property
+    def inverse(self) -> Curve:
+        return Curve(np.array(self.scores), np.array(self.knots))
+
     def encoded(self, array: pa.Array) -> tuple[np.ndarray, int]:
         """(rows, dimensions) float32 values, or (rows,) int32 codes, and how many cells could not be used."""
         read = self.column.cells(array)
@@ -66,7 +77,7 @@ class ColumnTransform:
             read = cells.calendar(read)
         matrix = read if read.ndim == 2 else read[:, None]
         if self.knots:
-            matrix = _piecewise(matrix[:, 0], np.array(self.knots), np.array(self.scores))[:, None]
+            matrix = self.curve(matrix[:, 0])[:, None]
         scaled = (matrix - np.array(self.mean)) / np.array(self.std)
         return np.clip(scaled, -CLIP, CLIP).astype(np.float32), unusable
 
@@ -85,7 +96,7 @@ class ColumnTransform:
             return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), mask=null.ravel()), self.column.size)
         first, mask = matrix[:, 0], null[:, 0]
         if self.knots:
-            first = _piecewise(first, np.array(self.scores), np.array(self.knots))
+            first = self.inverse(first)
         if self.column.kind == "boolean":
             return pa.array(first >= 0.5, mask=mask)
         if self.column.kind == "datetime":
@@ -146,7 +157,7 @@ class Transform:
             if column.knots:
                 at = block.values[0]
                 scored = values[:, at] * column.std[0] + column.mean[0]
-                values[:, at] = _piecewise(scored, np.array(column.scores), np.array(column.knots))
+                values[:, at] = column.inverse(scored)
         return values
 
     def invert(self, linear: np.ndarray) -> pa.RecordBatch:
@@ -239,7 +250,7 @@ def _normal_scores(fitted: ColumnTransform, values: np.ndarray) -> ColumnTransfo
         chosen = np.unique(np.searchsorted(rank, np.linspace(rank[0], rank[-1], KNOTS)).clip(0, len(rank) - 1))
         distinct, rank = distinct[chosen], rank[chosen]
     scores = np.array([NormalDist().inv_cdf(p) for p in rank])
-    encoded = _piecewise(values, distinct, scores)
+    encoded = Curve(distinct, scores)(values)
     std = max(float(encoded.std()), LEAST_VARIANCE**0.5)
     return replace(
         fitted,
@@ -248,19 +259,6 @@ def _normal_scores(fitted: ColumnTransform, values: np.ndarray) -> ColumnTransfo
         knots=_floats(distinct),
         scores=_floats(scores),
     )
-
-
-def _piecewise(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Linear interpolation that goes on along the mean slope of the outer fifth of the curve on either side."""
-    result = np.interp(values, x, y)
-    reach = max(1, len(x) // 5)
-    with np.errstate(invalid="ignore"):
-        below, above = values < x[0], values > x[-1]
-    if below.any():
-        result[below] = y[0] + (values[below] - x[0]) * ((y[reach] - y[0]) / (x[reach] - x[0]))
-    if above.any():
-        result[above] = y[-1] + (values[above] - x[-1]) * ((y[-1] - y[-1 - reach]) / (x[-1] - x[-1 - reach]))
-    return result
 
 
 def _least_count(rows: int) -> int:

@@ -9,7 +9,7 @@ a variant runs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -63,12 +63,18 @@ def _emphasised(model: Autoencoder, clean: Batch, noisy: Batch, nested: bool = F
     seen = model.linear(noisy)[0]
     code = model.code(seen, noisy)
     squared = (model.decode(code.z).float() - x).square()
-    squared[:, : observed.shape[1]] *= observed
+    if observed is not None:
+        squared[:, : observed.shape[1]] *= observed
     replaced = squared.new_zeros(len(x), model.num_columns).index_add_(1, model.column_of, (seen != x).float())
     weight = 1 + 2 * replaced.clamp(max=1)
     squared = squared * (weight / weight.mean(dim=0))[:, model.column_of]
     by_column = squared.new_zeros(model.num_columns).index_add_(0, model.column_of, squared.mean(dim=0))
     return Loss(model.objective(by_column) + code.penalty + model.unread(code.z, x), by_column.detach())
+
+
+def _interp(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Stands in for the curve: level beyond its ends."""
+    return lambda values: np.asarray(np.interp(values, x, y))
 
 
 VARIANTS = (
@@ -85,7 +91,7 @@ VARIANTS = (
     Variant("no moving average", patched={"aemodel.learner.AVERAGE_DECAY": 0.0}),
     Variant("standard instead of quantile scaling", {"scaling": "standard"}),
     Variant("levels, not columns, count once", patched={"aemodel.transform._weigh": _unweighted}),
-    Variant("no straight tails beyond the quantiles", patched={"aemodel.transform._piecewise": np.interp}),
+    Variant("no straight tails beyond the quantiles", patched={"aemodel.transform.Curve": _interp}),
     Variant("levels unseen by g", patched={"aemodel.model.networks.Residual._inputs": _levels_unseen}),
     Variant("hidden 64, 64", {"hidden": [64, 64]}),
     Variant("hidden 512, 512", {"hidden": [512, 512]}),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aemodel.cost import Machine, Shape
+from aemodel.dense import Dense
 from aemodel.preflight.limits import memory_bytes
 
 #: The least seconds that `_plain_work` took on the reference machine.
@@ -66,7 +67,7 @@ def _layers(shape: Shape) -> nn.Sequential:
     sizes = (shape.inputs, *shape.hidden, shape.latent_dim, *shape.hidden, shape.width)
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.SiLU()]
+        layers += [Dense(before, after), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
 
