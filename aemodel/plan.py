@@ -17,7 +17,7 @@ import numpy as np
 from aemodel.errors import SchemaError
 
 #: Rows that are shuffled together: enough to mix many row groups, few enough to hold in memory.
-WINDOW_ROWS = 262_144
+WINDOW_ROWS = 196_608
 
 
 @dataclass(frozen=True)
