@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from aemodel.errors import TrainingDiverged
@@ -104,7 +105,7 @@ class Threads(Callback):
         self._planned: list[int] = []
         self._took: dict[int, list[float]] = {}
         self._since, self._due = 0.0, math.inf
-        self._chosen = most
+        self._chosen, self._lost = most, 0.0
         self._other: int | None = None
 
     def on_train_start(self, *_: Any) -> None:
@@ -128,12 +129,14 @@ class Threads(Callback):
             # The median: a compiled step is compiled anew for a number of threads that it has not met.
             medians = {choice: statistics.median(took) for choice, took in self._took.items()}
             best = min(medians, key=lambda choice: medians[choice])
-            lost = sum(sum(took) - len(took) * medians[best] for took in self._took.values())
-            self._took, self._due = {}, now + max(TRIAL_INTERVAL, lost / TRIAL_SHARE)
-            if best in (self._chosen, self._other) or medians[self._chosen] > HOPELESS * medians[best]:
+            self._lost += sum(sum(took) - len(took) * medians[best] for took in self._took.values())
+            self._took, doubted = {}, self._other
+            if best in (self._chosen, doubted) or medians[self._chosen] > HOPELESS * medians[best]:
                 self._chosen, self._other = best, None
+                self._lost, self._due = 0.0, now + max(TRIAL_INTERVAL, self._lost / TRIAL_SHARE)
             else:  # once may be because of what was read beside this trial: a second one is to say so too
-                self._other, self._due = best, now + FIRST_TRIAL
+                self._other = best
+                self._due = now + (FIRST_TRIAL if doubted is None else max(TRIAL_INTERVAL, self._lost / TRIAL_SHARE))
             torch.set_num_threads(self._chosen)
 
     def _hopeless(self, choice: int) -> bool:
@@ -184,6 +187,12 @@ class Checkpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         self._save_if_due(trainer)
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Only of an orderly stop. After anything else the place in the data is that of a burst's end while not all of
+        its steps were taken, the weights may be no numbers, and other ranks do not come to the barrier of a save."""
+        if isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)
+
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if self._due:
             self._due, self._last_time_checked = False, time.monotonic()
@@ -205,7 +214,8 @@ class StopOnSigterm(Callback):
     def __init__(self) -> None:
         self.asked = False
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    # Not at the start of the fit: Lightning sets its own handler after that, which would call this one too.
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def ask(*_: Any) -> None:
             self.asked = True
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from aemodel.bundle import MEASURED_AT_ONCE
 from aemodel.pca import GRAM_ROWS
 from aemodel.plan import WINDOW_ROWS
 from aemodel.prepared import ANCHOR_ROWS, HELD_OUT_ROWS
 from aemodel.schedule import LOOKED_AT_ROWS
-from aemodel.scoring import AT_ONCE
 from aemodel.snapshot import BATCH_ROWS
 
 MICROSECOND, MEGABYTE = 1e-6, 2**20
@@ -22,7 +22,7 @@ MICROSECOND, MEGABYTE = 1e-6, 2**20
 #: Prepare: start the command, open registry and files, then by row group (read overhead) and cell (split, statistics);
 #: of the rows that the Gram matrix is made of, by cell (encoding) and dimension.
 PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 4.5, 0.003, 0.022 * MICROSECOND
-GRAM_CELL, GRAM_DIMENSION = 0.06 * MICROSECOND, 0.012 * MICROSECOND
+GRAM_CELL, GRAM_DIMENSION = 0.03 * MICROSECOND, 0.012 * MICROSECOND
 #: The eigenvectors of a width × width matrix take this many width³ operations.
 EIGEN_OPERATIONS = 10
 #: Training: start the ranks and load their libraries.
@@ -30,19 +30,19 @@ TRAIN_START = 8.0
 #: A step beyond the network's layers: Lightning, optimiser and average; by row of the batch, cell and dimension.
 STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 1e-3, 0.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
 #: The first epoch, as far as preparing has not, and a later one as far as it does not fit the cache, decode and encode
-#: their rows.
-DECODE_CELL = 0.06 * MICROSECOND
+#: their rows: what the steps beside it leave visible of that.
+DECODE_CELL = 0.01 * MICROSECOND
 #: A look at held-out rows, by dimension.
 CHECK_DIMENSION = 0.015 * MICROSECOND
 #: Evaluate, register, report: at least, by input column, by dimension of a held-out row.
 EVALUATE_START, EVALUATE_COLUMN, EVALUATE_DIMENSION = 1.8, 0.009, 0.1 * MICROSECOND
 #: Scoring: load the model, then by row, cell, dimension, and column written (carried or new).
-SCORE_START, SCORE_GROUP = 1.2, 0.003
+SCORE_START, SCORE_GROUP = 0.5, 0.001
 SCORE_ROW, SCORE_CELL, SCORE_DIMENSION, WRITE_CELL = (
-    1 * MICROSECOND,
-    0.12 * MICROSECOND,
-    0.055 * MICROSECOND,
-    0.16 * MICROSECOND,
+    0.35 * MICROSECOND,
+    0.042 * MICROSECOND,
+    0.019 * MICROSECOND,
+    0.056 * MICROSECOND,
 )
 
 # Bytes.
@@ -245,7 +245,7 @@ def score_bytes(shape: Shape) -> int:
     batch = min(BATCH_ROWS, shape.group_rows)
     row = shape.group_bytes / shape.group_rows + SCORED_BYTES * shape.latent_dim
     waiting = (shape.threads + 2) * batch * row
-    computed = shape.threads * min(AT_ONCE, batch) * _scored_row_bytes(shape)
+    computed = shape.threads * min(MEASURED_AT_ONCE, batch) * _scored_row_bytes(shape)
     return round(PARENT_BYTES + waiting + computed + shape.group_bytes + 4 * shape.weights)
 
 

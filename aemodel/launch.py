@@ -28,6 +28,9 @@ GRACE_SECONDS = 15
 #: A port that is taken when torchrun binds it, and the like: worth another try, but not for ever.
 ATTEMPTS = 3
 
+#: How a rank ends because another has.
+FOLLOWING = ("ConnectionError: another rank", "BrokenPipeError")
+
 #: What a rank without others is told, whatever this process was told by a launcher of its own.
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 
@@ -186,5 +189,6 @@ def _cause(tail: list[str]) -> str | None:
         for line in tail
         if any(word in line for word in ("Error: ", "Exception: ", "Signal ")) and "ChildFailedError" not in line
     ]
+    causes = [c for c in causes if not c.startswith(FOLLOWING)] or causes
     told = [c for c in causes if "Signal " not in c] or causes
     return told[-1][:300] if told else None

@@ -129,6 +129,10 @@ class TrainingLoader:
         self.burst = max(1, min(BURST_STEPS, BURST_ROWS // plan.batch_size))
         self._length = sum(-(-window.steps // self.burst) for window in plan.windows(0, rank))
 
+    def close(self) -> None:
+        """Read nothing more."""
+        self._reader.shutdown(cancel_futures=True)
+
     def __len__(self) -> int:
         return self._length
 

@@ -195,8 +195,9 @@ def _nearest_of_few(rows: Tensor, seen: Tensor, references: Tensor) -> Tensor:
 
 
 def _in_steps(values: Tensor) -> Tensor:
-    """int16, of which the processor does twice as many at a time; it holds three times the sum of 16 values."""
-    return values.mul(STEPS).round_().to(torch.int16)
+    """int16, of which the processor does twice as many at a time; it holds three times the sum of 16 values. Projected
+    ones may lie farther than any number does, and are then as far as any."""
+    return values.clamp(-FARTHEST, FARTHEST).mul_(STEPS).round_().to(torch.int16)
 
 
 def product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -31,7 +31,8 @@ def strategy(world_size: int, on_one_cpu: bool) -> str | DDPStrategy:
     """Lightning's, for so many ranks, all of them `on_one_cpu` or not."""
     if world_size == 1:
         return "auto"
-    return InMemory() if on_one_cpu else DDPStrategy(broadcast_buffers=False)  # buffers do not change in training
+    # Buffers need not be sent around: they do not change, or are a rank's own count (of the sparse preset's latents).
+    return (InMemory if on_one_cpu else DDPStrategy)(broadcast_buffers=False)
 
 
 class InMemory(DDPStrategy):
@@ -43,13 +44,15 @@ class InMemory(DDPStrategy):
         assert self.lightning_module is not None
         weights = [p for p in self.lightning_module.parameters() if p.requires_grad]
         made = made_for(weights, self.world_size) if self.global_rank == 0 else None
-        folder = self.broadcast(made)
-        if folder is None:
+        try:
+            folder = self.broadcast(made)
+            if folder is not None:
+                self._mean = SharedMean(folder, weights, self.global_rank, self.world_size, self.barrier)
+        finally:
+            if made is not None:  # what is open stays, and goes with the last rank
+                shutil.rmtree(made, ignore_errors=True)
+        if self._mean is None:
             super().configure_ddp()
-            return
-        self._mean = SharedMean(folder, weights, self.global_rank, self.world_size, self.barrier)
-        if made is not None:  # what is open stays, and goes with the last rank
-            shutil.rmtree(made)
 
     def post_backward(self, closure_loss: Tensor) -> None:
         if self._mean is not None:
@@ -79,16 +82,18 @@ class SharedMean:
         others = [other for other in range(ranks) if other != rank]
         self._readers = [os.open(folder / f"{other}-{rank}", os.O_RDONLY | os.O_NONBLOCK) for other in others]
         barrier()  # a pipe can be opened for writing once it is for reading
-        self._writers = [os.open(folder / f"{rank}-{other}", os.O_WRONLY) for other in others]
-        for reader in self._readers:
-            os.set_blocking(reader, True)
+        self._writers = [os.open(folder / f"{rank}-{other}", os.O_WRONLY | os.O_NONBLOCK) for other in others]
+        for pipe in (*self._readers, *self._writers):  # opened without waiting for a rank that may be gone
+            os.set_blocking(pipe, True)
         barrier()
 
     def __call__(self) -> None:
         """Raises ConnectionError when another rank is gone."""
         slot = self._turn % SLOTS
         self._turn += 1
-        torch._foreach_copy_(self._own[slot], [w.grad for w in self.weights if w.grad is not None])
+        gradients = [w.grad for w in self.weights if w.grad is not None]
+        assert len(gradients) == len(self.weights), "a weight has no part in the loss"
+        torch._foreach_copy_(self._own[slot], gradients)
         for writer in self._writers:
             os.write(writer, b"\0")
         for reader in self._readers:
@@ -118,10 +123,10 @@ def made_for(weights: Sequence[nn.Parameter], ranks: int) -> Path | None:
                 os.posix_fallocate(file.fileno(), 0, SLOTS * ranks * _size(weights) * 4)
             for writer, reader in itertools.permutations(range(ranks), 2):
                 os.mkfifo(folder / f"{writer}-{reader}")
-        except OSError:
+        except (OSError, AttributeError):  # no room, or a system without it
             shutil.rmtree(folder)
             raise
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         log.debug("gradients are averaged by gloo: %s", error)
         return None
     return folder

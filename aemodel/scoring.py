@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -234,7 +234,7 @@ def _latent(index: int, contract: Contract | None) -> dict[str, str]:
 
 def score_fragments(
     scorer: Scorer, snapshot: Snapshot, fragments: Sequence[int], carried: Sequence[str], strangest: Strangest
-) -> Iterator[tuple[int, pa.RecordBatch]]:
+) -> Generator[tuple[int, pa.RecordBatch], None, None]:
     """The rows of these files in order, with the file that they are of: the carried columns, then the feature
     columns."""
     membership = scorer.membership

@@ -71,16 +71,18 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     cache = RowCache.on_disk(folder / CACHE, layout, job.training.cache_disk_share, devices)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
     gather = gather_on(training.device(), plan, read, 4 * (layout.num_values + layout.num_codes))
+    loader = TrainingLoader(plan, rank, gather, planned.max_epochs)
     try:
         result = training.fit(
             learner,
-            TrainingLoader(plan, rank, gather, planned.max_epochs),
+            loader,
             HeldOutLoader(looked_at(held_out), rank, world_size),
             job.training,
             folder,
             devices,
         )
     finally:
+        loader.close()
         cache.remove()  # of all ranks: whoever still reads has it mapped, or decodes
     if rank == 0:
         best = learner.averaged.cpu().eval().requires_grad_(False)

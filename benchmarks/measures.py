@@ -103,7 +103,8 @@ def masked_r2(model: Autoencoder, layout: Layout, rows: Batch) -> np.ndarray:
                     codes[:, block.code] = codes[torch.randperm(len(codes), generator=rng), block.code]
                     seen += _restored(model, Batch(rows.values, codes)) / DRAWS
             known = torch.ones_like(x, dtype=torch.bool)
-            known[:, : layout.num_values] = observed
+            if observed is not None:
+                known[:, : layout.num_values] = observed
             at = torch.tensor(hidden)
             error += float(((seen - x).square() * known)[:, at].sum())
             about = ((x - _mean(x, known)) * known)[:, at]

@@ -90,7 +90,7 @@ def test_a_sigterm_only_sets_the_flag_that_is_looked_at_between_steps() -> None:
     stop = StopOnSigterm()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        stop.on_fit_start(trainer, None)  # type: ignore[arg-type]
+        stop.on_train_start(trainer, None)  # type: ignore[arg-type]
         stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
     finally:

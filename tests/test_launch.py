@@ -76,6 +76,12 @@ def test_a_rank_that_dies_is_reported_with_its_cause(ranks) -> None:
         launch.train(run, 1, lambda _: None)
 
 
+def test_ranks_that_end_because_another_has_are_not_the_cause(ranks) -> None:
+    following = "print('[rank1]: ConnectionError: another rank has ended')\nsys.exit(1)"
+    with pytest.raises(TrainingError, match="ValueError: no such thing; run again to resume"):
+        launch.train(ranks("print('[rank0]: ValueError: no such thing')\n" + following), 1, lambda _: None)
+
+
 def test_a_run_that_ends_without_a_result_is_an_error(ranks) -> None:
     run = ranks("print('done nothing')")
     with pytest.raises(TrainingError, match="run again to resume"):

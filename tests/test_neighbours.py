@@ -91,3 +91,12 @@ def test_few_training_rows_are_enough(rows: int) -> None:
 def test_differences_are_compressed_by_asinh() -> None:
     values = torch.tensor([-1e4, -3.0, -1e-4, 0.0, 1e-6, 0.5, 20.0, 1e6])
     torch.testing.assert_close(_compressed(values), torch.asinh(values), rtol=1e-6, atol=1e-9)
+
+
+def test_projected_rows_that_lie_farther_than_any_number_are_the_farthest() -> None:
+    rng = np.random.default_rng(0)
+    numbers, none = rng.normal(size=(300, 4_096)).astype(np.float32), np.zeros((300, 0), np.float32)
+    known = neighbours.fit(numbers, none, (numbers, none))
+    wild = np.concatenate([numbers[:50], rng.choice([-1e3, 1e3], size=(50, 4_096)).astype(np.float32)])
+    total = known.distances(wild, np.zeros((100, 0), np.float32)).total
+    assert total[50:].min() > 5 * total[:50].max()

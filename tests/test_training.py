@@ -114,6 +114,23 @@ def test_a_run_that_lost_its_process_goes_on_from_the_last_checkpoint_in_time(
         assert torch.equal(one, two)
 
 
+def test_an_error_leaves_the_last_checkpoint_as_it_was(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aemodel.loader.BURST_STEPS", 2)
+    step = Learner._descend
+
+    def lost(self: Learner, batch: Batch, number: int) -> torch.Tensor:
+        if number == 3:  # in the middle of a burst, as where another rank is gone
+            raise ConnectionError("another rank has ended")
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Learner, "_descend", lost)
+    with pytest.raises(ConnectionError):
+        _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job)
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
 def test_every_training_row_is_read_in_an_epoch(
     tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

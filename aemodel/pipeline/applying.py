@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -101,8 +102,8 @@ def _parts(
         rows, fragment = snapshot.read_fragment(index, list(carried)), snapshot.fragments[index]
         check_part(staging / fragment.path, rows, fragment.num_rows, scorer.columns.numbers)
 
-    scored = score_fragments(scorer, snapshot, fresh, carried, strangest)
-    with ThreadPoolExecutor(1, "checking") as checker:
+    stream = score_fragments(scorer, snapshot, fresh, carried, strangest)
+    with closing(stream) as scored, ThreadPoolExecutor(1, "checking") as checker:
         checks = []
         for index, batches in groupby(scored, key=lambda item: item[0]):
             write_part(staging / snapshot.fragments[index].path, (batch for _, batch in batches), schema)

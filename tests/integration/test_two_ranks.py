@@ -1,4 +1,4 @@
-"""Two real ranks over gloo: the same plan, the same loss within noise, one bundle."""
+"""Two real ranks on one processor: the same plan, the same loss within noise, one bundle."""
 
 import json
 from pathlib import Path
