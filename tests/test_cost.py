@@ -121,7 +121,7 @@ def test_the_weights_are_those_of_both_ways() -> None:
 
 
 def test_the_reference_run_is_expected_as_it_was_measured() -> None:
-    """Of `benchmarks.preflight`, table `numeric`: prepare 3.0 s, train 21 s, score 3.5 to 4.3 s, 1,006 and 812 MB on a
+    """Of `benchmarks.preflight`, table `numeric`: prepare 3.0 s, train 21 s, 1,006 and 812 MB; scoring as in `benchmarks.speed`, growth, 1.1 s and its start, on a
     machine of slowness 0.79."""
     expected = estimate(SHAPE, MACHINE)
     found = (
@@ -131,5 +131,5 @@ def test_the_reference_run_is_expected_as_it_was_measured() -> None:
         expected.train_bytes / 2**20,
         expected.score_bytes / 2**20,
     )
-    for a, b in zip(found, (3.0 / 0.79, 21 / 0.79, 3.9 / 0.79, 1_006, 812), strict=True):
+    for a, b in zip(found, (3.0 / 0.79, 21 / 0.79, 1.9 / 0.79, 1_006, 812), strict=True):
         assert 1 / 1.5 < a / b < 1.5
