@@ -130,14 +130,16 @@ class Threads(Callback):
             medians = {choice: statistics.median(took) for choice, took in self._took.items()}
             best = min(medians, key=lambda choice: medians[choice])
             self._lost += sum(sum(took) - len(took) * medians[best] for took in self._took.values())
-            self._took, doubted = {}, self._other
-            if best in (self._chosen, doubted) or medians[self._chosen] > HOPELESS * medians[best]:
-                self._chosen, self._other = best, None
-                self._lost, self._due = 0.0, now + max(TRIAL_INTERVAL, self._lost / TRIAL_SHARE)
-            else:  # once may be because of what was read beside this trial: a second one is to say so too
+            self._took, found_before, self._other = {}, self._other, None
+            if best in (self._chosen, found_before) or medians[self._chosen] > HOPELESS * medians[best]:
+                self._chosen = best
+            elif found_before is None:  # because of what was read beside this trial? Another is to say so too, at once
                 self._other = best
-                self._due = now + (FIRST_TRIAL if doubted is None else max(TRIAL_INTERVAL, self._lost / TRIAL_SHARE))
             torch.set_num_threads(self._chosen)
+            if self._other is not None:
+                self._due = now + FIRST_TRIAL
+            else:
+                self._due, self._lost = now + max(TRIAL_INTERVAL, self._lost / TRIAL_SHARE), 0.0
 
     def _hopeless(self, choice: int) -> bool:
         found = self._took[choice]

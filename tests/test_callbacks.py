@@ -10,68 +10,65 @@ import torch
 from aemodel.callbacks import TRIAL_BURSTS, StopOnSigterm, Threads
 
 
-def test_the_number_of_threads_that_is_fastest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, chosen = [0.0], [4]
-    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
-    threads = Threads(4)
+class Clock:
+    """The time, and how many threads torch is told to use: `burst` lets a burst of steps take so many seconds."""
+
+    def __init__(self, threads: int) -> None:
+        self.now, self.threads = 0.0, threads
+
+    def burst(self, callback: Threads, seconds: float) -> int:
+        """The threads after it."""
+        callback.on_train_batch_start()
+        self.now += seconds
+        callback.on_train_batch_end()
+        return self.threads
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock(2)
+    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: made.now)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: setattr(made, "threads", n))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: made.threads)
+    return made
+
+
+def _begun(clock: Clock, most: int) -> Threads:
+    clock.threads = most
+    threads = Threads(most)
     threads.on_train_start()
-    seen = []
-    for _ in range(60):
-        threads.on_train_batch_start()
-        clock[0] += {4: 0.2, 2: 0.05, 1: 0.1}[chosen[0]]  # seconds a step
-        threads.on_train_batch_end()
-        seen.append(chosen[0])
+    return threads
+
+
+def test_the_number_of_threads_that_is_fastest_is_kept(clock: Clock) -> None:
+    threads, takes = _begun(clock, 4), {4: 0.2, 2: 0.05, 1: 0.1}
+    seen = [clock.burst(threads, takes[clock.threads]) for _ in range(60)]
     assert {*seen} == {4, 2, 1} and seen[-20:] == [2] * 20
 
 
-def test_one_trial_beside_something_else_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, chosen = [0.0], [2]
-    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
-    threads = Threads(2)
-    threads.on_train_start()
+def test_one_trial_beside_something_else_changes_nothing(clock: Clock) -> None:
+    threads = _begun(clock, 2)
     seen = []
     for _ in range(100):
-        threads.on_train_batch_start()
-        clock[0] += {2: 0.15 if clock[0] < 1.2 else 0.05, 1: 0.1}[chosen[0]]
-        threads.on_train_batch_end()
-        seen.append(chosen[0])
+        beside = clock.threads == 2 and clock.now < 1.2
+        seen.append(clock.burst(threads, 0.15 if beside else {2: 0.05, 1: 0.1}[clock.threads]))
     assert seen.count(1) <= 3 * TRIAL_BURSTS and seen[-1] == 2
 
 
-def test_trying_threads_takes_little_of_a_training_even_where_one_is_much_slower(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock, chosen = [0.0], [16]
-    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
-    threads, steps = Threads(16), 0
-    threads.on_train_start()
-    while clock[0] < 600:
-        threads.on_train_batch_start()
-        clock[0] += {16: 0.1, 8: 0.2, 1: 1.0}[chosen[0]]
-        threads.on_train_batch_end()
+def test_trying_threads_takes_little_of_a_training_even_where_one_is_much_slower(clock: Clock) -> None:
+    threads, takes, steps = _begun(clock, 16), {16: 0.1, 8: 0.2, 1: 1.0}, 0
+    while clock.now < 600:
+        clock.burst(threads, takes[clock.threads])
         steps += 1
     assert steps > 0.9 * 600 / 0.1
 
 
-def test_what_lies_between_two_bursts_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, chosen = [0.0], [2]
-    monkeypatch.setattr("aemodel.callbacks.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: chosen.__setitem__(0, n))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[0])
-    threads = Threads(2)
-    threads.on_train_start()
+def test_what_lies_between_two_bursts_does_not_count(clock: Clock) -> None:
+    threads, takes = _begun(clock, 2), {2: 0.05, 1: 0.1}
     for _ in range(30):
-        clock[0] += 3.0 if chosen[0] == 2 else 0.0  # a look at held-out rows, or the wait for the next window
-        threads.on_train_batch_start()
-        clock[0] += {2: 0.05, 1: 0.1}[chosen[0]]
-        threads.on_train_batch_end()
-    assert chosen == [2]
+        clock.now += 3.0 if clock.threads == 2 else 0.0  # a look at held-out rows, or the wait for the next window
+        clock.burst(threads, takes[clock.threads])
+    assert clock.threads == 2
 
 
 def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
