@@ -31,7 +31,7 @@ TRAIN_START = 8.0
 STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 1e-3, 0.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
 #: The first epoch, as far as preparing has not, and a later one as far as it does not fit the cache, decode and encode
 #: their rows: what the steps beside it leave visible of that.
-DECODE_CELL = 0.01 * MICROSECOND
+DECODE_CELL = 0.045 * MICROSECOND
 #: A look at held-out rows, by dimension.
 CHECK_DIMENSION = 0.015 * MICROSECOND
 #: Evaluate, register, report: at least, by input column, by dimension of a held-out row.
@@ -66,7 +66,7 @@ class Shape:
     of the linear space; `inputs`: what the network's first layer sees; `carried`: input columns that are written out;
     `groups`: row groups; `decoded_bytes`: all columns, decoded; `group_rows`, `group_bytes`: of the largest row group;
     `batch_size`: of one rank; `threads`: that score batches at
-    once; `cache_bytes`: of the disk, that encoded rows may take; `compiles`: the job allows it and trains
+    once; `cache_bytes`: of the disk, that encoded rows may take; `bf16`, `compiles`: the job allows it and trains
     long enough for it."""
 
     rows: int
@@ -90,6 +90,7 @@ class Shape:
     ranks: int
     threads: int
     cache_bytes: int
+    bf16: bool = False
     compiles: bool = False
 
     @property

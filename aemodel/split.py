@@ -62,7 +62,8 @@ class Split:
         if self.by != "hash":
             return self
         read = {c: [c.cells(b.column(c.name)) for b in sample] for c in self.columns}
-        differ = tuple(c for c, parts in read.items() if len(np.unique(_hashes([parts]))) > 1)
+        hashes = {c: _hashes([parts]) for c, parts in read.items()}
+        differ = tuple(c for c, found in hashes.items() if (found != found[:1]).any())
         chosen = replace(self, columns=differ or self.columns)
         alike = _too_alike(_hashes([read[c] for c in chosen.columns]), self.holdout)
         return replace(self, by="place", columns=()) if alike else chosen

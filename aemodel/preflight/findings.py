@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aemodel.arithmetic import COMPILED_WORK
+from aemodel.arithmetic import COMPILED_WORK, WORTH_A_TRIAL
 from aemodel.config import Job
 from aemodel.cost import (
     DECODE_CELL,
@@ -162,7 +162,8 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
     )
     work = 6.0 * shape.weights * training * schedule.max_epochs
     compiles = job.training.compile is True or (job.training.compile == "auto" and work >= COMPILED_WORK)
-    return replace(shape, compiles=compiles)
+    bf16 = job.training.precision == "bf16" or (job.training.precision == "auto" and work >= WORTH_A_TRIAL)
+    return replace(shape, bf16=bf16, compiles=compiles)
 
 
 def _embedding(column: InputColumn) -> int:
