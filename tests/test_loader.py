@@ -15,7 +15,7 @@ from aemodel.config import Job
 from aemodel.errors import SnapshotChanged, TrainingError
 from aemodel.layout import EncodedRows
 from aemodel.loader import (
-    BURST_ROWS,
+    BURST_BYTES,
     BURST_STEPS,
     DEVICE_SHARE,
     EncodedRowGroups,
@@ -88,15 +88,16 @@ def test_bursts_are_of_whole_batches_end_with_a_window_and_the_length_is_their_c
     assert [len(b.values) for b in loader] == [w.rows for w in plan.windows(0, 0)] and len(loader) == 4
     plan = Plan(GROUPS, 2, 2, 0)
     loader = TrainingLoader(plan, 0, OnHost(named_rows))
-    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * BURST_STEPS, 2 * BURST_STEPS, 2 * 5]
-    assert len(loader) == 4 and plan.steps == 3 * BURST_STEPS + 5
+    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * (plan.steps - BURST_STEPS)]
+    assert len(loader) == 2 and BURST_STEPS < plan.steps < 2 * BURST_STEPS
 
 
-def test_a_burst_of_large_batches_is_bounded_in_rows() -> None:
-    rows = BURST_ROWS // 3
+@pytest.mark.parametrize(("row_bytes", "bursts"), [(5_000, [3, 3, 1]), (2_500, [6, 1]), (50_000, [1] * 7)])
+def test_a_burst_of_large_batches_is_bounded_in_bytes(row_bytes: int, bursts: list[int]) -> None:
+    rows = BURST_BYTES // 15_000
     plan = Plan((TrainingGroup(0, 0, 7 * rows),), 1, rows, 0)
-    loader = TrainingLoader(plan, 0, OnHost(named_rows))
-    assert [len(b.values) // rows for b in loader] == [3, 3, 1]
+    loader = TrainingLoader(plan, 0, OnHost(named_rows), row_bytes=row_bytes)
+    assert [len(b.values) // rows for b in loader] == bursts
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
