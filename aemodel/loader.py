@@ -24,9 +24,9 @@ from aemodel.transform import Transform
 _Ready = tuple[Batch, torch.Tensor]
 
 STATE_VERSION = 2
-#: Bytes of rows and steps that are handed over at once, at most: see `Learner.training_step`. Half as many cost two
-#: ranks a twentieth of their speed; wide rows, whose steps take longer, need no bursts.
-BURST_BYTES, BURST_STEPS = 16 * 2**20, 32
+#: Bytes of rows and steps that are handed over at once, at most: see `Learner.training_step`. They should lie in the
+#: cache from when they are gathered until they are used; wide rows, whose steps take longer, need no bursts.
+BURST_BYTES, BURST_STEPS = 8 * 2**20, 32
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 
