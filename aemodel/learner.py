@@ -105,15 +105,22 @@ class Learner(pl.LightningModule):
         loss = self.step(self.loss, batch, number)
         for weight in self._weights:  # as the optimizer's own way, which takes a twentieth of a small step
             weight.grad = None
-        self.manual_backward(loss)
+        self._backward(loss)
         if self.preset == "residual":
             torch.nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
-        optimizer.step()
+        _step(optimizer)
         if isinstance(scheduler, LambdaLR):
             scheduler.step()
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay if number else 1.0)
         return loss.detach()
+
+    def _backward(self, loss: Tensor) -> None:
+        """As `manual_backward`, without the hooks around it, which nobody has: a fifteenth of a small step."""
+        strategy = self.trainer.strategy
+        strategy.pre_backward(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        strategy.post_backward(loss)
 
     def step(self, loss: Loss, batch: Batch, number: int) -> Tensor:
         """What the step of that number descends on a batch."""
@@ -180,6 +187,13 @@ class Learner(pl.LightningModule):
             return min(1.0, (step + 1) / (warm_up + 1)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}
+
+
+def _step(optimizer: LightningOptimizer) -> None:
+    """As its own `step`, which counts the step and calls hooks that nobody has: as long as what they surround."""
+    optimizer._on_before_step()
+    optimizer.optimizer.step()
+    optimizer._on_after_step()
 
 
 def _loss_of(model: Autoencoder, nested: bool) -> Loss:
