@@ -19,9 +19,11 @@ from aemodel.snapshot import BATCH_ROWS
 MICROSECOND, MEGABYTE = 1e-6, 2**20
 
 # Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
-#: Prepare: start the command, open registry and files, then by row group (read overhead) and cell (split, statistics);
+#: Start the command: its libraries, what is known of an earlier run.
+START = 2.0
+#: Prepare: open registry and files, then by row group (read overhead) and cell (split, statistics);
 #: of the rows that the Gram matrix is made of, by cell (encoding) and dimension.
-PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 4.5, 0.003, 0.022 * MICROSECOND
+PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 2.5, 0.003, 0.022 * MICROSECOND
 GRAM_CELL, GRAM_DIMENSION = 0.03 * MICROSECOND, 0.012 * MICROSECOND
 #: The eigenvectors of a width × width matrix take this many width³ operations.
 EIGEN_OPERATIONS = 10
@@ -37,7 +39,7 @@ CHECK_DIMENSION = 0.015 * MICROSECOND
 #: Evaluate, register, report: at least, by input column, by dimension of a held-out row.
 EVALUATE_START, EVALUATE_COLUMN, EVALUATE_DIMENSION = 1.8, 0.009, 0.1 * MICROSECOND
 #: Scoring: load the model, then by row, cell, dimension, and column written (carried or new).
-SCORE_START, SCORE_GROUP = 0.5, 0.001
+SCORE_START, SCORE_GROUP = 0.3, 0.001
 SCORE_ROW, SCORE_CELL, SCORE_DIMENSION, WRITE_CELL = (
     0.35 * MICROSECOND,
     0.042 * MICROSECOND,
@@ -131,6 +133,7 @@ class Machine:
 class Estimate:
     """Seconds and bytes to expect. `train` holds `max_epochs` epochs; early stopping may end it sooner."""
 
+    start: float
     prepare: float
     step: float
     first_epoch: float
@@ -144,7 +147,7 @@ class Estimate:
     @property
     def total(self) -> float:
         """Seconds of a whole run."""
-        return self.prepare + self.train + self.evaluate + self.score
+        return self.start + self.prepare + self.train + self.evaluate + self.score
 
     @property
     def peak_bytes(self) -> int:
@@ -159,6 +162,7 @@ def estimate(shape: Shape, machine: Machine) -> Estimate:
     first = epoch + decoding * not_encoded(shape)
     later = epoch + decoding * uncached(shape)
     return Estimate(
+        start=machine.slowness * START,
         prepare=prepare_seconds(shape, machine),
         step=step,
         first_epoch=first,

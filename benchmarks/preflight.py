@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,13 @@ TABLES: dict[str, Callable[[Path], None]] = {
 
 @dataclass(frozen=True)
 class Taken:
-    """A run's result object of `aemodel train` and of `aemodel score`, and the epochs that it trained."""
+    """A run's result object of `aemodel train` and of `aemodel score`, the epochs that it trained, and the seconds from
+    its start until the first of its phases."""
 
     train: dict[str, Any]
     score: dict[str, Any]
     epochs: int
+    start: float
 
 
 def compared(name: str, folder: Path, repeat: int) -> pd.DataFrame:
@@ -92,9 +95,12 @@ def compared(name: str, folder: Path, repeat: int) -> pd.DataFrame:
 def _run(job: Path, work: Path, output: Path) -> Taken:
     # Another work folder and another table, or there would be nothing to do.
     os.environ["AEMODEL_OUTPUT__URI"] = str(output.with_name(f"{output.name}-{work.name}"))
-    train, score = (_aemodel(command, job, work) for command in ("train", "score"))
+    began = time.perf_counter()
+    train = _aemodel("train", job, work)
+    start = time.perf_counter() - began - sum(s for phase, s in train["seconds"].items() if phase != "total")
+    score = _aemodel("score", job, work)
     (result,) = work.glob("runs/*/result.json")
-    return Taken(train, score, json.loads(result.read_text())["epochs"])
+    return Taken(train, score, json.loads(result.read_text())["epochs"], start)
 
 
 def _aemodel(command: str, job: Path, work: Path) -> dict[str, Any]:
@@ -110,13 +116,16 @@ def _figures(found: preflight.Findings, taken: Taken) -> list[tuple[str, float, 
     """Training is compared over the epochs that it had: when it stops early is not to be known."""
     expected, seconds = found.estimate, taken.train["seconds"]
     steady = found.shape.batch_size * found.shape.steps_per_epoch / taken.train["train_rows_per_second"]["steady"]
-    train = expected.train - (found.shape.max_epochs - taken.epochs) * expected.epoch
+    spared = (found.shape.max_epochs - taken.epochs) * expected.epoch
+    phases = sum(s for phase, s in seconds.items() if phase != "total") + taken.score["seconds"]["score"]
     return [
+        ("start, s", expected.start, taken.start),
         ("prepare, s", expected.prepare, seconds["prepare"]),
         ("epoch, s", expected.epoch, steady),
-        (f"train, {taken.epochs} epochs, s", train, seconds["train"]),
+        (f"train, {taken.epochs} epochs, s", expected.train - spared, seconds["train"]),
         ("evaluate, s", expected.evaluate, seconds["evaluate"] + seconds["report"]),
         ("score, s", expected.score, taken.score["seconds"]["score"]),
+        ("in all, s", expected.total - spared, taken.start + phases),
         ("training, MB", expected.train_bytes / MEGABYTE, taken.train["peak_memory_mb"]),
         ("scoring, MB", expected.score_bytes / MEGABYTE, taken.score["peak_memory_mb"]),
     ]

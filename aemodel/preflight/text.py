@@ -38,6 +38,7 @@ def rendered(found: Findings) -> str:
     )
     lines += [
         "",
+        f"  start      {_seconds(expected.start)}",
         f"  prepare    {_seconds(expected.prepare):<6}  (statistics and Gram matrix)",
         f"  train      {_seconds(expected.train):<6}  (an epoch {_seconds(expected.epoch)}, "
         f"the first {_seconds(expected.first_epoch)}; early stopping may end it sooner)",
