@@ -20,7 +20,7 @@ MICROSECOND, MEGABYTE = 1e-6, 2**20
 
 # Seconds on the reference machine; a cell is a row of an input column, a dimension a row of one of the linear space.
 #: Start the command: its libraries, what is known of an earlier run.
-START = 2.0
+START = 5.5
 #: Prepare: open registry and files, then by row group (read overhead) and cell (split, statistics);
 #: of the rows that the Gram matrix is made of, by cell (encoding) and dimension.
 PREPARE_START, PREPARE_GROUP, PREPARE_CELL = 2.5, 0.003, 0.022 * MICROSECOND
