@@ -79,6 +79,21 @@ class ArithmeticChoice(Callback):
         return chosen(self.job, work, learner.schedule.total_steps, device.type == "cuda", trial)
 
 
+class DataPosition(Callback):
+    """Where a loader was when a checkpoint was saved. Lightning keeps that too, but restores it only of a checkpoint
+    within an epoch or after a look at held-out rows (2.6.6); of others the rows were begun anew, in their first order.
+    """
+
+    def __init__(self, loader: TrainingLoader) -> None:
+        self.loader = loader
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state_dict)
+
+
 def device() -> torch.device:
     """Where this rank trains."""
     gpu = torch.cuda.is_available()
@@ -110,6 +125,7 @@ def fit(
     callbacks = [
         ArithmeticChoice(folder / "arithmetic.json", job, held_out.rows),
         StopOnSigterm(),
+        DataPosition(loader),
         Threads(1 if torch.cuda.is_available() else torch.get_num_threads()),
         journal,
         stopping,

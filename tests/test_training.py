@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from aemodel.arithmetic import Arithmetic
 from aemodel.config import Job, TrainingJob
-from aemodel.errors import TrainingDiverged
+from aemodel.errors import TrainingDiverged, TrainingError
 from aemodel.learner import Learner
 from aemodel.loader import BURST_STEPS, EncodedRowGroups, HeldOutLoader, OnHost, TrainingLoader
 from aemodel.model import Batch, build
@@ -112,6 +114,28 @@ def test_a_run_that_lost_its_process_goes_on_from_the_last_checkpoint_in_time(
     assert resumed.steps == whole.steps and resumed.best_loss == whole.best_loss
     for one, two in zip(learner.averaged.parameters(), other.averaged.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_a_run_that_was_stopped_at_an_epoch_s_end_goes_on_with_the_rows_that_were_to_come(
+    tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aemodel.loader.BURST_STEPS", 10**6)  # an epoch
+    step, before = Learner.training_step, signal.getsignal(signal.SIGTERM)
+
+    def stopped(self: Learner, burst: Batch, index: int) -> object:
+        if self.current_epoch == self.schedule.check_epochs:  # a look at held-out rows was one epoch before
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, burst, index)
+
+    whole, _ = _fit(tmp_path / "whole", mixed_prepared, mixed_snapshot, mixed_job, epochs=24)
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match="stopped by a signal"):
+        patch.setattr(Learner, "training_step", stopped)
+        try:
+            _fit(tmp_path / "stopped", mixed_prepared, mixed_snapshot, mixed_job, epochs=24)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    resumed, _ = _fit(tmp_path / "stopped", mixed_prepared, mixed_snapshot, mixed_job, epochs=24)
+    assert resumed.steps == whole.steps and resumed.train_loss == whole.train_loss
 
 
 def test_an_error_leaves_the_last_checkpoint_as_it_was(
