@@ -24,9 +24,9 @@ from aemodel.transform import Transform
 _Ready = tuple[Batch, torch.Tensor]
 
 STATE_VERSION = 2
-#: Bytes of rows and steps that are handed over at once, at most: see `Learner.training_step`. They should lie in the
+#: Rows, bytes and steps that are handed over at once, at most: see `Learner.training_step`. They should lie in the
 #: cache from when they are gathered until they are used; wide rows, whose steps take longer, need no bursts.
-BURST_BYTES, BURST_STEPS = 8 * 2**20, 32
+BURST_ROWS, BURST_BYTES, BURST_STEPS = 32_768, 8 * 2**20, 16
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 
@@ -114,6 +114,12 @@ def gather_on(
     return (OnDevice if plan.num_rows * row_bytes <= DEVICE_SHARE * free else OnHost)(read, device)
 
 
+def burst_steps(batch_size: int, row_bytes: int) -> int:
+    """A power of two: windows of the usual batches are then whole bursts, whose times can be compared."""
+    most = min(BURST_STEPS, BURST_ROWS // batch_size, BURST_BYTES // (row_bytes * batch_size))
+    return 1 << (max(1, most).bit_length() - 1)
+
+
 class TrainingLoader:
     """An iterable that Lightning can resume: each `iter` is one epoch of one rank, in `len` bursts of some batches.
 
@@ -128,7 +134,7 @@ class TrainingLoader:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         self._begun: tuple[Window, Future[_Ready]] | None = None
         self.epoch, self.step = 0, 0
-        self.burst = max(1, min(BURST_STEPS, BURST_BYTES // (row_bytes * plan.batch_size)))
+        self.burst = burst_steps(plan.batch_size, row_bytes)
         self._length = sum(-(-window.steps // self.burst) for window in plan.windows(0, rank))
 
     def close(self) -> None:

@@ -64,8 +64,8 @@ TABLES: dict[str, Callable[[Path], None]] = {
 
 @dataclass(frozen=True)
 class Taken:
-    """A run's result object of `aemodel train` and of `aemodel score`, the epochs that it trained, and the seconds from
-    its start until the first of its phases."""
+    """A run's result object of `aemodel train` and of `aemodel score`, the epochs that it trained, and the seconds that
+    it takes beside its phases."""
 
     train: dict[str, Any]
     score: dict[str, Any]

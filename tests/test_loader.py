@@ -16,6 +16,7 @@ from aemodel.errors import SnapshotChanged, TrainingError
 from aemodel.layout import EncodedRows
 from aemodel.loader import (
     BURST_BYTES,
+    BURST_ROWS,
     BURST_STEPS,
     DEVICE_SHARE,
     EncodedRowGroups,
@@ -23,10 +24,11 @@ from aemodel.loader import (
     OnDevice,
     OnHost,
     TrainingLoader,
+    burst_steps,
     gather_on,
 )
 from aemodel.model import Batch
-from aemodel.plan import Plan, TrainingGroup, Window, plan_for
+from aemodel.plan import WINDOW_ROWS, Plan, TrainingGroup, Window, plan_for
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -88,16 +90,28 @@ def test_bursts_are_of_whole_batches_end_with_a_window_and_the_length_is_their_c
     assert [len(b.values) for b in loader] == [w.rows for w in plan.windows(0, 0)] and len(loader) == 4
     plan = Plan(GROUPS, 2, 2, 0)
     loader = TrainingLoader(plan, 0, OnHost(named_rows))
-    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * (plan.steps - BURST_STEPS)]
-    assert len(loader) == 2 and BURST_STEPS < plan.steps < 2 * BURST_STEPS
+    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * BURST_STEPS, 2 * BURST_STEPS, 2 * 5]
+    assert len(loader) == 4 and plan.steps == 3 * BURST_STEPS + 5
 
 
-@pytest.mark.parametrize(("row_bytes", "bursts"), [(5_000, [3, 3, 1]), (2_500, [6, 1]), (50_000, [1] * 7)])
-def test_a_burst_of_large_batches_is_bounded_in_bytes(row_bytes: int, bursts: list[int]) -> None:
-    rows = BURST_BYTES // 15_000
+@given(st.integers(1, 100_000), st.integers(1, 100_000))
+def test_a_burst_is_bounded_in_rows_bytes_and_steps_and_fills_the_windows_of_usual_batches(
+    batch: int, row_bytes: int
+) -> None:
+    steps = burst_steps(batch, row_bytes)
+    assert 1 <= steps <= BURST_STEPS
+    assert steps == 1 or (steps * batch <= BURST_ROWS and steps * batch * row_bytes <= BURST_BYTES)
+    for usual in (64, 256, 1_024, 2_048, 4_096):
+        assert (WINDOW_ROWS // usual) % burst_steps(usual, row_bytes) == 0
+
+
+def test_a_burst_takes_as_many_steps_as_it_may() -> None:
+    rows = BURST_ROWS // 3
+    assert burst_steps(rows, 4) == 2 and burst_steps(1, 4) == BURST_STEPS
+    assert burst_steps(1_024, 4 * 256) == 8 and burst_steps(4_096, 4 * 1_024) == 1
     plan = Plan((TrainingGroup(0, 0, 7 * rows),), 1, rows, 0)
-    loader = TrainingLoader(plan, 0, OnHost(named_rows), row_bytes=row_bytes)
-    assert [len(b.values) // rows for b in loader] == bursts
+    loader = TrainingLoader(plan, 0, OnHost(named_rows))
+    assert [len(b.values) // rows for b in loader] == [2, 2, 2, 1]
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:

@@ -33,8 +33,9 @@ SHAPE = {"hidden": [256], "latent_dim": 16}
 PLAIN = SHAPE | {"preset": "plain", "scaling": "standard", "noise": 0}
 #: Rows that Keras learns in batches of 32: all would take most of the benchmark's time.
 SLICE = 100_000
-#: Rows that a training learns from, over its epochs, which goes on for long enough that a compiler can pay.
-LONG = 120_000_000
+#: Rows that a training of the main table learns from, over its epochs, which goes on for long enough that a compiler
+#: can pay, and the most epochs.
+LONG, LONG_EPOCHS = 120_000_000, 200
 #: Steps between two looks at the loss of a peer, where the loss by seconds is compared.
 LOOK = 50
 
@@ -110,7 +111,7 @@ def measured(setting: Setting) -> Iterator[Measured]:
         ground.peer(LARGE_BASELINE, "torch", 4096, epochs),
         *(ground.ours(f"plain, batch 4096, {n}", PLAIN, 4096, epochs, a) for n, a in ARITHMETIC.items()),
         ground.ours("plain, batch auto", PLAIN, "auto", epochs),
-        ground.ours("plain, batch auto, long", PLAIN, "auto", max(epochs, LONG // setting.rows)),
+        ground.ours("plain, batch auto, long", PLAIN, "auto", max(epochs, min(LONG_EPOCHS, LONG // setting.rows))),
         ground.ours("default preset, batch 4096", SHAPE, 4096, epochs),
         ground.peer("Keras fit, batch 1024", "keras", 1024, epochs),
         ground.peer("Keras fit, batch 32", "keras", 32, 1, min(SLICE, setting.rows)),
