@@ -213,8 +213,11 @@ class Job(Section):
 
 
 def default_name(uri: str) -> str:
-    """A registered model's name from the dataset's: `data/flights/*.parquet` gives `flights-encoder`."""
+    """A registered model's name from the dataset's: `data/flights/*.parquet` gives `flights-encoder`, and so does
+    `data/flights/part-0.parquet`, as many tables have a file of that name."""
     parts = [p for p in re.split(r"[/\\]", uri.partition("://")[2] or uri) if p and not re.search(r"[*?\[]", p)]
+    if len(parts) > 1 and re.fullmatch(r"part[-_.]?\d.*\.(parquet|parq)", parts[-1]):
+        parts.pop()
     stem = re.sub(r"\.(parquet|parq)$", "", parts[-1]) if parts else "table"
     return (re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "table")[:80] + "-encoder"
 

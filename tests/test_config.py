@@ -230,6 +230,8 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("data/flights", "flights-encoder"),
         ("data/flights/*.parquet", "flights-encoder"),
         ("s3://bucket/a b/part.parquet", "part-encoder"),
+        ("data/flights/part-00000-1f.snappy.parquet", "flights-encoder"),
+        ("part-0.parquet", "part-0-encoder"),
         ("*.parquet", "table-encoder"),
         ("", "table-encoder"),
     ],
