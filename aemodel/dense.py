@@ -1,11 +1,14 @@
-"""A dense layer's product, by the library that is fast on this processor.
+"""Dense layers, by the library that is fast on this processor, and in few passes over the rows.
 
 torch leaves products of float32 to MKL, which on processors that are not Intel's reaches half of what they can do: 110
 against 250 GFLOP/s of a core (AMD EPYC, AVX-512). oneDNN, which torch has too, knows them all, but is asked for
-products of float32 by compiled code alone; its operator is there for whoever calls it, without gradients.
+products of float32 by compiled code alone; its operator is there for whoever calls it, without gradients. Those are
+written here for layers of relu, which torch passes over once for the product and again for each relu, there and back.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +17,11 @@ from torch.nn import functional as F
 #: Rows of which a product is left to oneDNN are a multiple of this: it keeps the code that it makes for each number of
 #: rows, up to a thousand times, which took 200 MB where batches are of any size.
 ROWS = 512
-#: Whether this torch was built with it.
+#: Whether this torch was built with it, and whether it computes in bfloat16 here.
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn
+ONEDNN_BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+#: Integers of as many bits.
+INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -24,7 +30,7 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     whole = len(x) // ROWS * ROWS if here and x.shape[1] else 0
     if not ONEDNN or not whole or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x[:whole], weight, bias, "none", [], "")
+    product = _onednn(x[:whole], weight, bias)
     return product if whole == len(x) else torch.cat([product, F.linear(x[whole:], weight, bias)])
 
 
@@ -33,3 +39,80 @@ class Dense(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return dense(x, self.weight, self.bias)
+
+
+class ReluLayers(nn.Sequential):
+    """Dense layers with relu, and perhaps dropout, between them. The gradient of their gradient is not to be had, but
+    from `by_layer`."""
+
+    def __init__(self, *layers: Any) -> None:
+        super().__init__(*layers)
+        self.dense = [layer for layer in self if isinstance(layer, nn.Linear)]
+        self.drops = any(isinstance(layer, nn.Dropout) for layer in self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+        if self.drops or not torch.is_grad_enabled() or torch.compiler.is_compiling() or not _at_once(x, dtype):
+            return self.by_layer(x)
+        weights = [weight for layer in self.dense for weight in (layer.weight, layer.bias)]
+        layers: Tensor = _ReluLayers.apply(dtype, x, *weights)  # type: ignore[no-untyped-call]
+        return layers
+
+    def by_layer(self, x: Tensor) -> Tensor:
+        """The same, each layer by itself."""
+        layers: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return layers
+
+
+def _at_once(x: Tensor, dtype: torch.dtype) -> bool:
+    known = x.device.type == "cpu" and x.dtype in INTEGER and x.dim() == 2 and x.numel() > 0
+    if dtype is torch.bfloat16:
+        return known and ONEDNN_BF16 and torch.get_autocast_dtype("cpu") is dtype
+    return known and ONEDNN
+
+
+class _ReluLayers(torch.autograd.Function):
+    """Dense layers with relu between them, computed in `dtype`; `weights` are the weight and bias of each in turn."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, x: Tensor, *weights: Tensor) -> Tensor:
+        matrices, biases = [w.to(dtype) for w in weights[::2]], [b.to(dtype) for b in weights[1::2]]
+        inputs = [x.to(dtype)]
+        for matrix, bias in zip(matrices[:-1], biases[:-1], strict=True):
+            inputs.append(_onednn(inputs[-1], matrix, bias, "relu"))
+        ctx.save_for_backward(*inputs, *matrices)
+        ctx.of_input = x.dtype
+        return _onednn(inputs[-1], matrices[-1], biases[-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.saved_tensors) // 2
+        inputs, matrices = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        gradient, of_weights = gradient.contiguous(), []
+        for place in reversed(range(count)):
+            of_weights += [gradient.sum(dim=0).float(), _product(gradient.t(), inputs[place]).float()]
+            if place:
+                gradient = _product(gradient, matrices[place])
+                _stop_where_zero(gradient, inputs[place])
+        of_x = _product(gradient, matrices[0]).to(ctx.of_input) if ctx.needs_input_grad[1] else None
+        return None, of_x, *reversed(of_weights)
+
+
+def _stop_where_zero(gradient: Tensor, output: Tensor) -> None:
+    """In place: nothing goes back where a relu gave nothing. Numbers above zero are integers above zero when their bits
+    are read as such, which torch compares in half the time."""
+    integer = INTEGER[output.dtype]
+    bits = gradient.view(integer)
+    torch.ops.aten.threshold_backward.grad_input(bits, output.view(integer), 0, grad_input=bits)
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """one (n, k) @ other (k, m); what is of bfloat16 torch leaves to oneDNN by itself."""
+    return one @ other if one.dtype is torch.bfloat16 else _onednn(one, other.t())
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
+    """`then` "relu" takes no further pass."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
+    return product

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aemodel.frame import Frame
 from aemodel.layout import Layout
 from aemodel.model.batch import Batch, Linear
+from aemodel.model.squared_error import mean_squared_error, squared_error
 
 
 @dataclass(frozen=True)
@@ -126,16 +127,22 @@ class Autoencoder(nn.Module, ABC):
         seen = x if noisy is clean else self.linear(noisy)[0]
         code = self.code(seen, noisy)
         z = _shortened(code.z) if nested else code.z
-        squared = (self.decode(z).float() - x).square()
-        if observed is not None:  # a missing value has nothing to be compared with
-            squared = torch.cat([squared[:, : observed.shape[1]] * observed, squared[:, observed.shape[1] :]], dim=1)
-        squared = _trimmed(squared, trim) if trim else squared
-        by_column = squared.new_zeros(self.num_columns).index_add_(0, self.column_of, squared.mean(dim=0))
+        decoded = self.decode(z)
+        if trim:
+            by_column = self._by_column(_trimmed(squared_error(decoded, x, observed), trim).mean(dim=0))
+        else:
+            by_column = self._by_column(mean_squared_error(decoded, x, observed))
         return Loss(self.objective(by_column) + code.penalty + self.unread(code.z, x), by_column.detach())
 
     def objective(self, by_column: Tensor) -> Tensor:
         """The mean over source columns, so that a column counts once however many dimensions it takes."""
         return by_column.mean()
+
+    def _by_column(self, errors: Tensor) -> Tensor:
+        """Errors (width,) summed by source column."""
+        if self.num_columns == len(errors):  # each is a number
+            return errors
+        return errors.new_zeros(self.num_columns).index_add_(0, self.column_of, errors)
 
     def squared_errors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Squared error by source column (rows, columns), latents (rows, latent_dim), x (rows, width)."""

@@ -86,7 +86,7 @@ class Linear(nn.Module):
             one_hot = values.new_zeros(len(values), self.num_levels)
             parts.append(one_hot.scatter_(1, codes, 1.0))
         raw = torch.cat(parts, dim=1) if len(parts) > 1 else values
-        x = torch.addcmul(self.offset, raw, self.scale)
+        x = (raw * self.scale).add_(self.offset)  # as addcmul, which takes twice as long
         if batch.complete:
             return x, None
         observed = ~batch.values.isnan()

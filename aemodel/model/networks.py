@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aemodel.config import ModelJob
-from aemodel.dense import Dense
+from aemodel.dense import Dense, ReluLayers
 from aemodel.layout import Layout
 from aemodel.model.autoencoder import Autoencoder, Code
 from aemodel.model.batch import Batch
@@ -165,7 +165,7 @@ class Contractive(Plain):
     def code(self, x: Tensor, batch: Batch) -> Code:
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
-            z = self.encoder(x).float()
+            z = self.encoder.by_layer(x).float()
             direction = torch.randn_like(z)
             (slope,) = torch.autograd.grad((z * direction).sum(), x, create_graph=torch.is_grad_enabled())
         return Code(z, CONTRACTION / self.latent_dim * slope.square().sum(dim=1).mean())
@@ -275,13 +275,13 @@ def _zero(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-def _relu_layers(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
+def _relu_layers(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> ReluLayers:
     layers: list[nn.Module] = []
     for size in hidden:
         layers += [Dense(inputs, size), nn.ReLU()]
         layers += [nn.Dropout(dropout)] if dropout else []
         inputs = size
-    return nn.Sequential(*layers, Dense(inputs, outputs))
+    return ReluLayers(*layers, Dense(inputs, outputs))
 
 
 def _activations(layers: nn.Sequential, inputs: Tensor, activation: type[nn.Module]) -> Tensor:
