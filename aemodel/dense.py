@@ -42,8 +42,11 @@ class Dense(nn.Linear):
 
 
 class ReluLayers(nn.Sequential):
-    """Dense layers with relu, and perhaps dropout, between them. The gradient of their gradient is not to be had, but
-    from `by_layer`."""
+    """Dense layers with relu, and perhaps dropout, between them.
+
+    Where they learn, what is no number is zero behind a relu of oneDNN's, and the gradient has no gradient: `by_layer`
+    has neither fault, and is what computes them elsewhere.
+    """
 
     def __init__(self, *layers: Any) -> None:
         super().__init__(*layers)
@@ -85,8 +88,8 @@ class _ReluLayers(torch.autograd.Function):
         return _onednn(inputs[-1], matrices[-1], biases[-1])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        assert not torch.is_grad_enabled(), "only layers computed one by one have a gradient of their gradient"
         count = len(ctx.saved_tensors) // 2
         inputs, matrices = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         gradient, of_weights = gradient.contiguous(), []

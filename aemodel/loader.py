@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -71,20 +71,52 @@ class EncodedRowGroups:
         return rows
 
 
-#: The rows of a window, in the order of its extents.
-Gather = Callable[[Window], Batch]
+class Gather(Protocol):
+    def __call__(self, window: Window, room: Batch | None = None) -> Batch:
+        """The rows of a window, in the order of its extents, and perhaps others behind them. `room` is what was given
+        before and is no longer used: new memory takes three times as long to fill."""
+
+    def at_hand(self, window: Window) -> bool:
+        """Whether that is a copy within memory that a processor's steps wait for: a thread beside theirs, of which
+        each waits for the others, was seen to cost five times what it did."""
+
+    def expect(self, window: Window) -> None:
+        """One that is at hand comes next."""
 
 
 class OnHost:
     """Gathers windows in memory. Another `device` gets them copied from pinned memory while the last one is used."""
 
-    def __init__(self, read: Callable[[TrainingGroup], EncodedRows], device: torch.device | None = None) -> None:
-        self.read, self.device = read, device or torch.device("cpu")
+    def __init__(
+        self,
+        read: Callable[[TrainingGroup], EncodedRows],
+        cache: RowCache | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """`cache` is where `read` finds what was encoded before."""
+        self.read, self.cache, self.device = read, cache, device or torch.device("cpu")
+        self._complete: dict[TrainingGroup, bool] = {}
 
-    def __call__(self, window: Window) -> Batch:
-        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
-        batch = Batch.of(EncodedRows.concatenated(parts))
-        return batch if self.device.type == "cpu" else batch.pinned().to(self.device, non_blocking=True)
+    def __call__(self, window: Window, room: Batch | None = None) -> Batch:
+        parts = [self._group(e.group)[e.start : e.stop] for e in window.extents]
+        if self.device.type != "cpu":
+            return Batch.concatenated(*parts).pinned().to(self.device, non_blocking=True)
+        return Batch.concatenated(*parts, room=room)
+
+    def at_hand(self, window: Window) -> bool:
+        cache = self.cache if self.device.type == "cpu" else None
+        return cache is not None and all(cache.has(e.group) for e in window.extents)
+
+    def expect(self, window: Window) -> None:
+        assert self.cache is not None
+        for extent in window.extents:
+            self.cache.expect(extent.group, extent.start, extent.stop)
+
+    def _group(self, group: TrainingGroup) -> Batch:
+        """Looked through for missing values once."""
+        batch = Batch.of(self.read(group), self._complete.get(group))
+        self._complete[group] = batch.complete
+        return batch
 
 
 class OnDevice:
@@ -94,8 +126,13 @@ class OnDevice:
         self.read, self.device = read, device
         self._groups: dict[TrainingGroup, Batch] = {}
 
-    def __call__(self, window: Window) -> Batch:
+    def __call__(self, window: Window, room: Batch | None = None) -> Batch:
         return Batch.concatenated(*(self._group(e.group)[e.start : e.stop] for e in window.extents))
+
+    def at_hand(self, window: Window) -> bool:
+        return False
+
+    def expect(self, window: Window) -> None: ...
 
     def _group(self, group: TrainingGroup) -> Batch:
         if group not in self._groups:
@@ -104,14 +141,20 @@ class OnDevice:
 
 
 def gather_on(
-    device: torch.device, plan: Plan, read: Callable[[TrainingGroup], EncodedRows], row_bytes: int
+    device: torch.device,
+    plan: Plan,
+    read: Callable[[TrainingGroup], EncodedRows],
+    row_bytes: int,
+    cache: RowCache | None = None,
 ) -> OnHost | OnDevice:
     """How windows are gathered for steps on a device: there, where its free memory holds all rows that a rank may meet
-    beside the training itself."""
+    beside the training itself. `cache` is where `read` finds what was encoded before."""
     if device.type == "cpu":
-        return OnHost(read)
+        return OnHost(read, cache)
     free, _ = torch.cuda.mem_get_info(device)
-    return (OnDevice if plan.num_rows * row_bytes <= DEVICE_SHARE * free else OnHost)(read, device)
+    if plan.num_rows * row_bytes <= DEVICE_SHARE * free:
+        return OnDevice(read, device)
+    return OnHost(read, cache, device)
 
 
 def burst_steps(batch_size: int, row_bytes: int) -> int:
@@ -133,6 +176,8 @@ class TrainingLoader:
         self.plan, self.rank, self.gather, self.epochs = plan, rank, gather, epochs
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         self._begun: tuple[Window, Future[_Ready]] | None = None
+        self._used: Batch | None = None
+        self._room: Batch | None = None
         self.epoch, self.step = 0, 0
         self.burst = burst_steps(plan.batch_size, row_bytes)
         self._length = sum(-(-window.steps // self.burst) for window in plan.windows(0, rank))
@@ -153,7 +198,7 @@ class TrainingLoader:
         following = self.plan.windows(self.epoch + 1, self.rank)[:1] if self.epoch + 1 < self.epochs else []
         for window, ahead in zip(windows, [*windows[1:], *following, None], strict=False):
             if done + window.steps > self.step:
-                rows, order = self._begin(window).result()
+                rows, order = self._taken(window)
                 if ahead is not None:
                     self._begin(ahead)
                 for begin in range(self.step - done, window.steps, self.burst):
@@ -162,16 +207,28 @@ class TrainingLoader:
                     yield rows[order[begin * size : end * size]]
             done += window.steps
 
-    def _begin(self, window: Window) -> Future[_Ready]:
-        """To read it, unless that was begun before."""
-        if self._begun is None or self._begun[0] != window:
-            self._begun = window, self._reader.submit(self._ready, window)
-        return self._begun[1]
+    def _begin(self, window: Window) -> None:
+        """To read it, while the steps of the last one are taken."""
+        if self.gather.at_hand(window):
+            self.gather.expect(window)
+        else:
+            self._begun = window, self._reader.submit(self._ready, window, self._given_room())
 
-    def _ready(self, window: Window) -> _Ready:
+    def _taken(self, window: Window) -> _Ready:
+        self._room, (begun, self._begun) = self._used, (self._begun, None)
+        ahead = begun is not None and begun[0] == window
+        rows, order = begun[1].result() if begun and ahead else self._ready(window, self._given_room())
+        self._used = rows
+        return rows, order
+
+    def _given_room(self) -> Batch | None:
+        room, self._room = self._room, None
+        return room
+
+    def _ready(self, window: Window, room: Batch | None) -> _Ready:
         """Rows are shuffled burst by burst, by whoever takes a step: a thread that shuffled a whole window beside it
         would keep the threads of a step waiting for one another."""
-        rows = self.gather(window)
+        rows = self.gather(window, room)
         return rows, torch.from_numpy(window.order()).to(rows.values.device)
 
     def state_dict(self) -> dict[str, Any]:

@@ -40,10 +40,26 @@ class RowCache:
         most = share * (shutil.disk_usage(folder).free + kept) - kept
         return cls(folder, layout, max(0, int(most / processes)))
 
-    def load(self, group: TrainingGroup) -> EncodedRows | None:
-        """The group's rows, mapped; None if they are not kept."""
+    def has(self, group: TrainingGroup) -> bool:
+        return self._path(group).exists()
+
+    def expect(self, group: TrainingGroup, start: int, stop: int) -> None:
+        """Have the system read rows that it does not hold in memory, while something else is done."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        codes, values = 4 * self.layout.num_codes, 4 * self.layout.num_values
         try:
-            mapped = np.memmap(self._path(group), np.uint8, "r")
+            with open(self._path(group), "rb") as file:
+                for begin, size in ((0, values), (group.rows * values, codes)):
+                    where = begin + start * size, (stop - start) * size
+                    os.posix_fadvise(file.fileno(), *where, os.POSIX_FADV_WILLNEED)
+        except FileNotFoundError:  # another rank has ended, and removed them
+            return
+
+    def load(self, group: TrainingGroup) -> EncodedRows | None:
+        """The group's rows, mapped; None if they are not kept. What is written there reaches no file."""
+        try:
+            mapped = np.memmap(self._path(group), np.uint8, "c")
         except (FileNotFoundError, ValueError):  # none, or of no bytes
             return None
         size = 4 * group.rows * self.layout.num_values

@@ -71,7 +71,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
     cache = RowCache.on_disk(folder / CACHE, layout, job.training.cache_disk_share, devices)
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform, cache)
     row_bytes = 4 * max(1, layout.num_values + layout.num_codes)
-    gather = gather_on(training.device(), plan, read, row_bytes)
+    gather = gather_on(training.device(), plan, read, row_bytes, cache)
     loader = TrainingLoader(plan, rank, gather, planned.max_epochs, row_bytes)
     try:
         result = training.fit(

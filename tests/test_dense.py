@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from aemodel import dense as module
-from aemodel.dense import Dense, dense
+from aemodel.dense import Dense, ReluLayers, dense
 
 
 @given(
@@ -42,6 +44,61 @@ def test_onednn_is_asked_where_no_gradient_is_wanted(monkeypatch: pytest.MonkeyP
     with torch.inference_mode():
         layer.double()(x.double())
     assert len(asked) == 3
+
+
+def layers(*sizes: int, dropout: float = 0.0) -> ReluLayers:
+    made: list[torch.nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes[:-1]):
+        made += [Dense(inputs, outputs), torch.nn.ReLU(), *([torch.nn.Dropout(dropout)] if dropout else [])]
+    return ReluLayers(*made, Dense(sizes[-2], sizes[-1]))
+
+
+def learned(net: ReluLayers, x: torch.Tensor, by_layer: bool, weight: torch.Tensor) -> list[torch.Tensor]:
+    net.zero_grad(set_to_none=True)
+    x = x.detach().clone().requires_grad_(x.requires_grad)
+    y = net.by_layer(x) if by_layer else net(x)
+    (y.float() * weight).sum().backward()
+    return [y, *([x.grad] if x.requires_grad else []), *(p.grad for p in net.parameters())]
+
+
+@given(
+    st.integers(1, 40) | st.integers(500, 1_100),
+    st.lists(st.integers(1, 40), min_size=2, max_size=5),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 5),
+)
+def test_layers_of_relu_learn_as_they_do_one_by_one(
+    rows: int, sizes: list[int], of_input: bool, bf16: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    net, x, weight = layers(*sizes), torch.randn(rows, sizes[0]), torch.randn(rows, sizes[-1])
+    x.requires_grad_(of_input)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        one, other = (learned(net, x, by_layer, weight) for by_layer in (False, True))
+    for found, expected in zip(one, other, strict=True):
+        assert found.dtype == expected.dtype
+        near = float((0.05 if bf16 else 1e-4) * expected.float().abs().max()) + 1e-6
+        torch.testing.assert_close(found, expected, rtol=0, atol=near)
+
+
+@pytest.mark.skipif(not module.ONEDNN, reason="this torch was built without oneDNN")
+def test_layers_of_relu_are_one_step_of_the_gradient_s_way_where_they_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, net = torch.randn(8, 4), layers(4, 6, 3)
+    assert type(net(x).grad_fn).__name__ == "_ReluLayersBackward"
+    with pytest.raises(AssertionError, match="one by one"):
+        torch.autograd.grad(net(x.requires_grad_()).sum(), x, create_graph=True)
+    drops, passed = layers(4, 6, 3, dropout=0.5), []
+    for one in (drops, net):
+        monkeypatch.setattr(one, "by_layer", lambda x: passed.append(x) or x)
+    drops(x)
+    with torch.no_grad():
+        net(x)
+    net(x.double())
+    net(x[:0])
+    with torch.autocast("cpu", torch.float16):
+        net(x)
+    assert len(passed) == 5
 
 
 def test_a_layer_learns() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,13 @@ def test_the_next_epoch_is_read_while_the_last_window_is_used_if_there_is_to_be_
     def read(epochs: int) -> tuple[list[Window], list[Window]]:
         gathered: list[Window] = []
         plan = small(batch_size=10)
-        loader = TrainingLoader(plan, 0, lambda w: gathered.append(w) or OnHost(named_rows)(w), epochs)  # type: ignore[func-returns-value]
+
+        class Noted(OnHost):
+            def __call__(self, window: Window, room: Batch | None = None) -> Batch:
+                gathered.append(window)
+                return super().__call__(window, room)
+
+        loader = TrainingLoader(plan, 0, Noted(named_rows), epochs)
         list(loader)
         loader._reader.shutdown()
         return gathered, plan.windows(0, 0) + plan.windows(1, 0)
@@ -213,6 +220,61 @@ def test_the_rows_are_the_same_with_a_cache_that_holds_none_some_or_all(
         loader = TrainingLoader(plan, 1, OnHost(read))
         epochs.append([*loader, *loader])
     assert equal(epochs[0], epochs[1]) and equal(epochs[0], epochs[2])
+
+
+def test_what_is_kept_is_gathered_by_whoever_takes_the_steps_after_the_disk_was_asked(
+    tmp_path: Path, mixed_snapshot: Snapshot, mixed_prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, gathered, expected = mixed_prepared.transform.layout, [], []
+    monkeypatch.setattr(RowCache, "expect", lambda _, *where: expected.append(where))
+
+    class Noted(OnHost):
+        def __call__(self, window: Window, room: Batch | None = None) -> Batch:
+            gathered.append(threading.current_thread() is threading.main_thread())
+            return super().__call__(window, room)
+
+    plan = SmallWindows(mixed_prepared.groups, 1, 16, 0)
+    windows = [plan.windows(epoch, 0) for epoch in range(2)]
+    for size, here in ((0, False), (2**30, True)):
+        gathered.clear()
+        cache = RowCache(tmp_path / str(size), layout, size)
+        cache.folder.mkdir()
+        read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, cache)
+        for group in mixed_prepared.groups:
+            read(group)
+        loader = TrainingLoader(plan, 0, Noted(read, cache), 2)
+        list(loader), list(loader)
+        # Nobody knew that the first would be wanted.
+        assert gathered == [True] + [here] * (sum(map(len, windows)) - 1)
+        later = [extent for window in [*windows[0], *windows[1]][1:] for extent in window.extents]
+        assert expected == [(e.group, e.start, e.stop) for e in later if here]
+
+
+def test_windows_follow_one_another_in_the_same_memory(mixed_snapshot: Snapshot, mixed_prepared: Prepared) -> None:
+    class Noted(OnHost):
+        def __init__(self, kept: bool) -> None:
+            super().__init__(read)
+            self.kept, self.rooms = kept, set()
+
+        def at_hand(self, window: Window) -> bool:
+            return self.kept
+
+        def expect(self, window: Window) -> None: ...
+
+        def __call__(self, window: Window, room: Batch | None = None) -> Batch:
+            rows = super().__call__(window, room)
+            self.rooms.add(rows.values.data_ptr())
+            return rows
+
+    plan = SmallWindows(mixed_prepared.groups, 1, 16, 0)
+    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
+    anew = list(TrainingLoader(plan, 0, OnHost(read)))
+    for kept, rooms in ((True, 1), (False, 2)):
+        gather = Noted(kept)
+        loader = TrainingLoader(plan, 0, gather, 2)
+        assert equal(list(loader), anew)
+        list(loader)
+        assert len(gather.rooms) == rooms < len(plan.windows(0, 0))
 
 
 def test_a_row_group_that_is_kept_is_not_decoded_again_by_any_rank(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +39,31 @@ def test_rows_come_back_as_they_were(
         np.testing.assert_array_equal(found.values, rows.values)
         np.testing.assert_array_equal(found.codes, rows.codes)
     assert cache.load(TrainingGroup(3, 2, count)) is None
+
+
+def test_what_is_soon_wanted_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *where: asked.append(where), raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    cache, group = RowCache(tmp_path, layout(2, 1), 10_000), TrainingGroup(3, 1, 10)
+    assert not cache.has(group)
+    cache.expect(group, 4, 7)  # another rank has ended, and removed it
+    assert not asked
+    cache.save(group, rows_of(10, 2, 1))
+    assert cache.has(group)
+    cache.expect(group, 4, 7)
+    assert asked == [(4 * 8, 3 * 8, 3), (10 * 8 + 4 * 4, 3 * 4, 3)]
+
+
+def test_what_is_written_to_rows_that_were_kept_stays_there(tmp_path: Path) -> None:
+    cache, group, rows = RowCache(tmp_path, layout(2, 1), 10_000), TrainingGroup(0, 0, 10), rows_of(10, 2, 1)
+    cache.save(group, rows)
+    found = cache.load(group)
+    assert found is not None
+    found.values[:] = 0
+    again = cache.load(group)
+    assert again is not None
+    np.testing.assert_array_equal(again.values, rows.values)
 
 
 def test_it_takes_no_more_than_it_may(tmp_path: Path) -> None:
