@@ -24,6 +24,7 @@ from aemodel.dense import Dense, ReluLayers
 from aemodel.layout import Layout
 from aemodel.model.autoencoder import Autoencoder, Code
 from aemodel.model.batch import Batch
+from aemodel.model.squared_error import mean_squared_error
 
 #: Residual: what g may not do for nothing is move a latent far from its linear part. Dearer, a linear probe loses less
 #: against PCA on tables where it loses (flights, diamonds) and gains less where it gains (adult, MNIST), and columns
@@ -98,8 +99,10 @@ class Residual(Autoencoder):
         scores = (scores / _variance(scores).sqrt().clamp(min=1e-3)).clamp(-3, 3)
         products = (scores[:, :, None] * scores[:, None, :]).flatten(1).index_select(1, self.pairs)
         with torch.autocast(x.device.type, enabled=False):
-            missed = (self.readout(z.float()) - products).square().mean(dim=0)
-        return self.readable * (missed / _variance(products).clamp(min=1e-3)).mean()
+            missed = mean_squared_error(self.readout(z.float()), products)
+        # They are of the size of their deviations, so that little is lost by the shorter way.
+        variance = products.square().mean(dim=0) - products.mean(dim=0).square()
+        return self.readable * (missed / variance.clamp(min=1e-3)).mean()
 
     def objective(self, by_column: Tensor) -> Tensor:
         """Columns count by the part of them that is missed: what is left to learn is there."""

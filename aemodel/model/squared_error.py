@@ -14,7 +14,7 @@ def squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None) ->
     return _difference(reconstruction, x, observed).square()
 
 
-def mean_squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
+def mean_squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None = None) -> Tensor:
     """(width,): the mean of `squared_error` over rows; `x` has no gradient."""
     if torch.compiler.is_compiling():  # it finds fewer passes by itself
         return squared_error(reconstruction, x, observed).mean(dim=0)
