@@ -28,7 +28,7 @@ FIRST_TRIAL, TRIAL_INTERVAL = 0.2, 1.0
 #: Seconds between two looks at the clock, for a checkpoint.
 LOOK_SECONDS = 1.0
 #: Trials lose at most about this share of a training. A number that is so much slower in so many bursts is given up.
-TRIAL_SHARE = 0.03
+TRIAL_SHARE = 0.02
 HOPELESS, HOPELESS_BURSTS = 3.0, 2
 
 

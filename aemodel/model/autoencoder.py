@@ -29,7 +29,7 @@ class Code:
     """Latents (rows, latent_dim) of a training batch, and what the network pays for them."""
 
     z: Tensor
-    penalty: Tensor
+    penalty: Tensor | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,11 @@ class Autoencoder(nn.Module, ABC):
 
     def code(self, x: Tensor, batch: Batch) -> Code:
         """As `encode_linear`, in training: some networks draw their latents at random, or pay for them."""
-        z = self.encode_linear(x, batch)
-        return Code(z, z.new_zeros((), dtype=torch.float32))
+        return Code(self.encode_linear(x, batch))
 
-    def unread(self, z: Tensor, x: Tensor) -> Tensor:
+    def unread(self, z: Tensor, x: Tensor) -> Tensor | float:
         """What is paid for latents z (rows, latent_dim) of clean rows x (rows, width); by most networks nothing."""
-        return z.new_zeros((), dtype=torch.float32)
+        return 0.0
 
     def hidden_layers(self, batch: Batch) -> Tensor:
         """What the encoder's hidden layers give (rows, sum of their sizes); none where there are no such layers."""
@@ -132,7 +131,7 @@ class Autoencoder(nn.Module, ABC):
             by_column = self._by_column(_trimmed(squared_error(decoded, x, observed), trim).mean(dim=0))
         else:
             by_column = self._by_column(mean_squared_error(decoded, x, observed))
-        return Loss(self.objective(by_column) + code.penalty + self.unread(code.z, x), by_column.detach())
+        return Loss(self.objective(by_column) + (code.penalty + self.unread(code.z, x)), by_column.detach())
 
     def objective(self, by_column: Tensor) -> Tensor:
         """The mean over source columns, so that a column counts once however many dimensions it takes."""

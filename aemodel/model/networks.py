@@ -199,7 +199,7 @@ class Sparse(Autoencoder):
         self.idle = torch.where((z > 0).any(dim=0), 0, self.idle + 1)
         dead = self.idle > DEAD_AFTER
         if not dead.any():
-            return Code(z, z.new_zeros(()))
+            return Code(z)
         # Dead latents learn to explain what the living leave over.
         missed = (x - self.decode(z)).detach().float()
         revived = _strongest(F.softplus(before) * dead, self.active)
