@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aemodel.adam import Adam
 from aemodel.config import TrainingJob
 
 log = logging.getLogger("aemodel")
@@ -122,7 +123,7 @@ class Trial:
 
     def _timed(self, arithmetic: Arithmetic) -> Timing:
         loss, seconds, total = arithmetic.applied(self.loss), [], float("nan")
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, fused=True)
+        optimizer = Adam(list(self.model.parameters()), self.rate)
         for number in range(UNTIMED + TIMED):
             began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from aemodel.adam import Adam
 from aemodel.arithmetic import Arithmetic, Loss
 from aemodel.config import ModelJob, TrainingJob
 from aemodel.layout import Layout
@@ -179,8 +180,8 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         if self.preset != "residual":
-            return torch.optim.Adam(self.model.parameters(), lr=self.rate, fused=True)
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.rate, weight_decay=WEIGHT_DECAY, fused=True)
+            return Adam(self._weights, self.rate)
+        optimizer = Adam(self._weights, self.rate, WEIGHT_DECAY)
         total, warm_up = self.schedule.total_steps, self.schedule.warm_up
 
         def factor(step: int) -> float:
