@@ -98,10 +98,11 @@ class OnHost:
         self._complete: dict[TrainingGroup, bool] = {}
 
     def __call__(self, window: Window, room: Batch | None = None) -> Batch:
-        parts = [self._group(e.group)[e.start : e.stop] for e in window.extents]
-        if self.device.type != "cpu":
-            return Batch.concatenated(*parts).pinned().to(self.device, non_blocking=True)
-        return Batch.concatenated(*parts, room=room)
+        groups = [self.read(e.group) for e in window.extents]
+        parts = [rows[e.start : e.stop] for rows, e in zip(groups, window.extents, strict=True)]
+        complete = [self._is_complete(e.group, rows) for rows, e in zip(groups, window.extents, strict=True)]
+        batch = _concatenated(parts, all(complete), room if self.device.type == "cpu" else None)
+        return batch if self.device.type == "cpu" else batch.pinned().to(self.device, non_blocking=True)
 
     def at_hand(self, window: Window) -> bool:
         cache = self.cache if self.device.type == "cpu" else None
@@ -112,11 +113,27 @@ class OnHost:
         for extent in window.extents:
             self.cache.expect(extent.group, extent.start, extent.stop)
 
-    def _group(self, group: TrainingGroup) -> Batch:
+    def _is_complete(self, group: TrainingGroup, rows: EncodedRows) -> bool:
         """Looked through for missing values once."""
-        batch = Batch.of(self.read(group), self._complete.get(group))
-        self._complete[group] = batch.complete
-        return batch
+        if group not in self._complete:
+            self._complete[group] = not np.isnan(rows.values).any()
+        return self._complete[group]
+
+
+def _concatenated(parts: list[EncodedRows], complete: bool, room: Batch | None) -> Batch:
+    """`parts`, in `room` if that has as many rows: at the beginning of it, the rest is as it was.
+
+    Not by torch, which would start threads for a thread that asked: where there are more than cores, those of a step
+    wait asleep for one another from then on, which takes half as long again (libgomp).
+    """
+    rows = sum(len(part) for part in parts)
+    if room is None or len(room.values) < rows:
+        like = parts[0]
+        values, codes = (np.empty((rows, a.shape[1]), a.dtype) for a in (like.values, like.codes))
+        room = Batch(torch.from_numpy(values), torch.from_numpy(codes))
+    np.concatenate([part.values for part in parts], out=room.values.numpy()[:rows])
+    np.concatenate([part.codes for part in parts], out=room.codes.numpy()[:rows])
+    return Batch(room.values, room.codes, complete)
 
 
 class OnDevice:

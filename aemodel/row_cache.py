@@ -57,9 +57,9 @@ class RowCache:
             return
 
     def load(self, group: TrainingGroup) -> EncodedRows | None:
-        """The group's rows, mapped; None if they are not kept. What is written there reaches no file."""
+        """The group's rows, mapped; None if they are not kept."""
         try:
-            mapped = np.memmap(self._path(group), np.uint8, "c")
+            mapped = np.memmap(self._path(group), np.uint8, "r")
         except (FileNotFoundError, ValueError):  # none, or of no bytes
             return None
         size = 4 * group.rows * self.layout.num_values

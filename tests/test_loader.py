@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from aemodel.loader import (
     gather_on,
 )
 from aemodel.model import Batch
-from aemodel.plan import WINDOW_ROWS, Plan, TrainingGroup, Window, plan_for
+from aemodel.plan import WINDOW_ROWS, Extent, Plan, TrainingGroup, Window, plan_for
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -275,6 +276,26 @@ def test_windows_follow_one_another_in_the_same_memory(mixed_snapshot: Snapshot,
         assert equal(list(loader), anew)
         list(loader)
         assert len(gather.rooms) == rooms < len(plan.windows(0, 0))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_a_thread_that_reads_starts_no_others() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    most = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.ones(1_000_000).add_(1)  # those of the steps
+        group = TrainingGroup(0, 0, 100_000)
+        window = Window((Extent(group, 0, 60_000), Extent(group, 60_000, 100_000)), 1, (0,))
+        with ThreadPoolExecutor(1) as reader:
+            reader.submit(int).result()
+            before = threads()
+            reader.submit(OnHost(named_rows), window).result()
+            assert threads() == before
+    finally:
+        torch.set_num_threads(most)
 
 
 def test_a_row_group_that_is_kept_is_not_decoded_again_by_any_rank(

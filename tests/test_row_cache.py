@@ -55,17 +55,6 @@ def test_what_is_soon_wanted_is_asked_of_the_disk(tmp_path: Path, monkeypatch: p
     assert asked == [(4 * 8, 3 * 8, 3), (10 * 8 + 4 * 4, 3 * 4, 3)]
 
 
-def test_what_is_written_to_rows_that_were_kept_stays_there(tmp_path: Path) -> None:
-    cache, group, rows = RowCache(tmp_path, layout(2, 1), 10_000), TrainingGroup(0, 0, 10), rows_of(10, 2, 1)
-    cache.save(group, rows)
-    found = cache.load(group)
-    assert found is not None
-    found.values[:] = 0
-    again = cache.load(group)
-    assert again is not None
-    np.testing.assert_array_equal(again.values, rows.values)
-
-
 def test_it_takes_no_more_than_it_may(tmp_path: Path) -> None:
     rows = rows_of(10, 2, 1)
     cache = RowCache(tmp_path, layout(2, 1), 2 * rows.nbytes + 1)

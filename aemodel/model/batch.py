@@ -23,21 +23,14 @@ class Batch:
     complete: bool = False
 
     @classmethod
-    def of(cls, rows: EncodedRows, complete: bool | None = None) -> Batch:
-        """Whether they are complete is looked up if nobody knows."""
-        if complete is None:
-            complete = not np.isnan(rows.values).any()
+    def of(cls, rows: EncodedRows) -> Batch:
+        complete = not np.isnan(rows.values).any()
         return cls(torch.from_numpy(rows.values), torch.from_numpy(rows.codes), complete)
 
     @staticmethod
-    def concatenated(*parts: Batch, room: Batch | None = None) -> Batch:
-        """`parts`, in `room` if that has as many rows: at the beginning of it, the rest is as it was."""
-        complete, rows = all(p.complete for p in parts), sum(len(p.values) for p in parts)
-        if room is None or len(room.values) < rows:
-            return Batch(torch.cat([p.values for p in parts]), torch.cat([p.codes for p in parts]), complete)
-        torch.cat([p.values for p in parts], out=room.values[:rows])
-        torch.cat([p.codes for p in parts], out=room.codes[:rows])
-        return Batch(room.values, room.codes, complete)
+    def concatenated(*parts: Batch) -> Batch:
+        values, codes = torch.cat([p.values for p in parts]), torch.cat([p.codes for p in parts])
+        return Batch(values, codes, all(p.complete for p in parts))
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         if isinstance(rows, slice):
