@@ -26,7 +26,7 @@ _Ready = tuple[Batch, torch.Tensor]
 STATE_VERSION = 2
 #: Rows, bytes and steps that are handed over at once, at most: see `Learner.training_step`. They should lie in the
 #: cache from when they are gathered until they are used; wide rows, whose steps take longer, need no bursts.
-BURST_ROWS, BURST_BYTES, BURST_STEPS = 32_768, 8 * 2**20, 16
+BURST_ROWS, BURST_BYTES, BURST_STEPS = 32_768, 8 * 2**20, 32
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 

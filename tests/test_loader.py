@@ -90,10 +90,10 @@ def test_bursts_are_of_whole_batches_end_with_a_window_and_the_length_is_their_c
     plan = small()
     loader = TrainingLoader(plan, 0, OnHost(named_rows))
     assert [len(b.values) for b in loader] == [w.rows for w in plan.windows(0, 0)] and len(loader) == 4
-    plan = Plan(GROUPS, 2, 2, 0)
+    plan = Plan(GROUPS, 1, 2, 0)
     loader = TrainingLoader(plan, 0, OnHost(named_rows))
-    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * BURST_STEPS, 2 * BURST_STEPS, 2 * 5]
-    assert len(loader) == 4 and plan.steps == 3 * BURST_STEPS + 5
+    assert [len(b.values) for b in loader] == [2 * BURST_STEPS, 2 * BURST_STEPS, 2 * BURST_STEPS, 2 * 11]
+    assert len(loader) == 4 and plan.steps == 3 * BURST_STEPS + 11
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000))
