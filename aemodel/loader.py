@@ -200,8 +200,9 @@ class TrainingLoader:
         self._length = sum(-(-window.steps // self.burst) for window in plan.windows(0, rank))
 
     def close(self) -> None:
-        """Read nothing more."""
+        """Read nothing more, and hold nothing."""
         self._reader.shutdown(cancel_futures=True)
+        self._begun = self._used = self._room = None
 
     def __len__(self) -> int:
         return self._length

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,21 @@ def test_a_thread_that_reads_starts_no_others() -> None:
             assert threads() == before
     finally:
         torch.set_num_threads(most)
+
+
+def test_a_loader_that_is_closed_holds_no_rows() -> None:
+    gathered: list[weakref.ref[torch.Tensor]] = []
+
+    class Noted(OnHost):
+        def __call__(self, window: Window, room: Batch | None = None) -> Batch:
+            rows = super().__call__(window, room)
+            gathered.append(weakref.ref(rows.values))
+            return rows
+
+    loader = TrainingLoader(small(), 0, Noted(named_rows), 2)
+    list(loader)
+    loader.close()
+    assert gathered and not any(rows() is not None for rows in gathered)
 
 
 def test_a_row_group_that_is_kept_is_not_decoded_again_by_any_rank(
