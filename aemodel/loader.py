@@ -23,10 +23,12 @@ from aemodel.transform import Transform
 #: A window's rows, and the order in which they are used.
 _Ready = tuple[Batch, torch.Tensor]
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 #: Rows, bytes and steps that are handed over at once, at most: see `Learner.training_step`. They should lie in the
 #: cache from when they are gathered until they are used; wide rows, whose steps take longer, need no bursts.
 BURST_ROWS, BURST_BYTES, BURST_STEPS = 32_768, 8 * 2**20, 32
+#: Rows that are looked through for missing values at once.
+AT_ONCE = 2_048
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 
@@ -95,13 +97,10 @@ class OnHost:
     ) -> None:
         """`cache` is where `read` finds what was encoded before."""
         self.read, self.cache, self.device = read, cache, device or torch.device("cpu")
-        self._complete: dict[TrainingGroup, bool] = {}
 
     def __call__(self, window: Window, room: Batch | None = None) -> Batch:
-        groups = [self.read(e.group) for e in window.extents]
-        parts = [rows[e.start : e.stop] for rows, e in zip(groups, window.extents, strict=True)]
-        complete = [self._is_complete(e.group, rows) for rows, e in zip(groups, window.extents, strict=True)]
-        batch = _concatenated(parts, all(complete), room if self.device.type == "cpu" else None)
+        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
+        batch = _concatenated(parts, room if self.device.type == "cpu" else None)
         return batch if self.device.type == "cpu" else batch.pinned().to(self.device, non_blocking=True)
 
     def at_hand(self, window: Window) -> bool:
@@ -113,14 +112,8 @@ class OnHost:
         for extent in window.extents:
             self.cache.expect(extent.group, extent.start, extent.stop)
 
-    def _is_complete(self, group: TrainingGroup, rows: EncodedRows) -> bool:
-        """Looked through for missing values once."""
-        if group not in self._complete:
-            self._complete[group] = not np.isnan(rows.values).any()
-        return self._complete[group]
 
-
-def _concatenated(parts: list[EncodedRows], complete: bool, room: Batch | None) -> Batch:
+def _concatenated(parts: list[EncodedRows], room: Batch | None) -> Batch:
     """`parts`, in `room` if that has as many rows: at the beginning of it, the rest is as it was.
 
     Not by torch, which would start threads for a thread that asked: where there are more than cores, those of a step
@@ -133,7 +126,9 @@ def _concatenated(parts: list[EncodedRows], complete: bool, room: Batch | None) 
         room = Batch(torch.from_numpy(values), torch.from_numpy(codes))
     np.concatenate([part.values for part in parts], out=room.values.numpy()[:rows])
     np.concatenate([part.codes for part in parts], out=room.codes.numpy()[:rows])
-    return Batch(room.values, room.codes, complete)
+    found = room.values.numpy()[:rows]
+    missing = any(np.isnan(found[begin : begin + AT_ONCE]).any() for begin in range(0, rows, AT_ONCE))
+    return Batch(room.values, room.codes, not missing)
 
 
 class OnDevice:
@@ -236,7 +231,7 @@ class TrainingLoader:
         self._room, (begun, self._begun) = self._used, (self._begun, None)
         ahead = begun is not None and begun[0] == window
         rows, order = begun[1].result() if begun and ahead else self._ready(window, self._given_room())
-        self._used = rows
+        self._used = rows if rows.values.device.type == "cpu" else None  # a device's are made anew
         return rows, order
 
     def _given_room(self) -> Batch | None:

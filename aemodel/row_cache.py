@@ -51,10 +51,11 @@ class RowCache:
         try:
             with open(self._path(group), "rb") as file:
                 for begin, size in ((0, values), (group.rows * values, codes)):
-                    where = begin + start * size, (stop - start) * size
-                    os.posix_fadvise(file.fileno(), *where, os.POSIX_FADV_WILLNEED)
-        except FileNotFoundError:  # another rank has ended, and removed them
-            return
+                    if size:  # none would mean all
+                        where = begin + start * size, (stop - start) * size
+                        os.posix_fadvise(file.fileno(), *where, os.POSIX_FADV_WILLNEED)
+        except OSError as error:  # another rank has ended, and removed them, say: it is no more than a hint
+            log.debug("%s is not read ahead: %s", self._path(group), error)
 
     def load(self, group: TrainingGroup) -> EncodedRows | None:
         """The group's rows, mapped; None if they are not kept."""

@@ -53,6 +53,11 @@ def test_what_is_soon_wanted_is_asked_of_the_disk(tmp_path: Path, monkeypatch: p
     assert cache.has(group)
     cache.expect(group, 4, 7)
     assert asked == [(4 * 8, 3 * 8, 3), (10 * 8 + 4 * 4, 3 * 4, 3)]
+    codes = RowCache(tmp_path / "codes", layout(0, 1), 10_000)
+    codes.folder.mkdir()
+    codes.save(group, rows_of(10, 0, 1))
+    codes.expect(group, 4, 7)
+    assert asked[2:] == [(4 * 4, 3 * 4, 3)]
 
 
 def test_it_takes_no_more_than_it_may(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class _MeanSquaredError(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
-        difference = torch.sub(reconstruction, x) if reconstruction.dtype == x.dtype else reconstruction.float().sub_(x)
+        exact = reconstruction.dtype is torch.float32
+        difference = reconstruction - x if exact else reconstruction.float().sub_(x)
         if observed is not None:
             difference[:, : observed.shape[1]] *= observed
         ctx.save_for_backward(difference)
