@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aemodel.config import Job
 from aemodel.errors import SnapshotChanged, TrainingError
-from aemodel.layout import EncodedRows
+from aemodel.layout import EncodedRows, Layout
 from aemodel.loader import (
     BURST_BYTES,
     BURST_ROWS,
@@ -353,12 +353,15 @@ def test_a_device_reads_each_row_group_once() -> None:
 
 @pytest.mark.parametrize(("free", "kind"), [(214 * 12 / DEVICE_SHARE, OnDevice), (214 * 12 / DEVICE_SHARE - 8, OnHost)])
 def test_a_device_holds_the_rows_where_its_memory_does(
-    free: float, kind: type, monkeypatch: pytest.MonkeyPatch
+    free: float, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free), 0))
     assert small().num_rows == 214
     assert isinstance(gather_on(torch.device("cuda", 0), small(), named_rows, 12), kind)
     assert isinstance(gather_on(torch.device("cpu"), small(), named_rows, 12), OnHost)
+    cache = RowCache(tmp_path, Layout((), 1, 0, 1, np.zeros(1), np.ones(1)), 0)
+    kept = gather_on(torch.device("cpu"), small(), named_rows, 12, cache)
+    assert isinstance(kept, OnHost) and kept.cache is cache
 
 
 def test_a_file_that_changes_during_an_epoch_ends_it_with_its_name(tmp_path: Path, mixed_job: Job) -> None:
