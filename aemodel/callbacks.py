@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from aemodel.errors import TrainingDiverged
+from aemodel.ranks import InMemory
 
 #: Bursts of steps by which a number of threads is judged, the seconds from the start to the first trial, as the first
 #: steps are slower, and those between two.
@@ -206,7 +207,7 @@ class Checkpoint(ModelCheckpoint):
 
 
 class StopOnSigterm(Callback):
-    """SIGTERM ends every rank within a burst of steps, with a checkpoint.
+    """SIGTERM ends every rank within two bursts of steps, with a checkpoint.
 
     Lightning's own handler broadcasts from within the signal handler, which deadlocks when ranks are at different
     points (seen with 2.6.6 on gloo); setting the flag it looks at between bursts does not. Private, hence the pin
@@ -214,21 +215,28 @@ class StopOnSigterm(Callback):
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
 
     # Not at the start of the fit: Lightning sets its own handler after that, which would call this one too.
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def ask(*_: Any) -> None:
-            self.asked = True
+            if isinstance(trainer.strategy, InMemory):
+                trainer.strategy.asked_to_stop = True
+            else:
+                self._asked = True
 
         signal.signal(signal.SIGTERM, ask)
 
     # Between the last step of an epoch and its end a look at the held-out rows is counted: a run that stopped there
     # would count it again when it goes on.
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.asked and not trainer.is_last_batch:
+        if self._due(trainer) and not trainer.is_last_batch:
             trainer._signal_connector.received_sigterm = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.asked:
+        if self._due(trainer):
             trainer._signal_connector.received_sigterm = True
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        """Where ranks agree to stop, not before they have."""
+        return trainer.strategy.agreed_to_stop if isinstance(trainer.strategy, InMemory) else self._asked

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from aemodel.callbacks import TRIAL_BURSTS, StopOnSigterm, Threads
+from aemodel.ranks import InMemory
 
 
 class Clock:
@@ -84,26 +86,47 @@ def test_with_one_thread_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sigterm_only_sets_the_flag_that_is_looked_at_between_steps() -> None:
-    trainer = SimpleNamespace(_signal_connector=SimpleNamespace(received_sigterm=False), is_last_batch=False)
-    stop = StopOnSigterm()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        stop.on_train_start(trainer, None)  # type: ignore[arg-type]
-        stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    trainer = _trainer()
+    stop = _asked_to_stop(trainer)
     assert not trainer._signal_connector.received_sigterm
-    stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
+    stop.on_train_batch_end(trainer)
+    assert trainer._signal_connector.received_sigterm
+
+
+def test_ranks_that_share_memory_stop_when_all_know() -> None:
+    trainer = _trainer(InMemory())
+    trainer.strategy._mean = object()
+    stop = _asked_to_stop(trainer)
+    stop.on_train_batch_end(trainer)
+    assert trainer.strategy.asked_to_stop and not trainer._signal_connector.received_sigterm
+    trainer.strategy._agreed = True
+    stop.on_train_batch_end(trainer)
     assert trainer._signal_connector.received_sigterm
 
 
 @pytest.mark.parametrize("at_end", [False, True])
 def test_a_run_does_not_stop_between_an_epoch_s_last_step_and_its_end(at_end: bool) -> None:
-    trainer = SimpleNamespace(_signal_connector=SimpleNamespace(received_sigterm=False), is_last_batch=True)
-    stop = StopOnSigterm()
-    stop.asked = True
-    stop.on_train_batch_end(trainer)  # type: ignore[arg-type]
+    trainer = _trainer()
+    stop = _asked_to_stop(trainer)
+    trainer.is_last_batch = True
+    stop.on_train_batch_end(trainer)
     if at_end:
         stop.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
     assert trainer._signal_connector.received_sigterm is at_end
+
+
+def _trainer(strategy: object = None) -> Any:
+    signals = SimpleNamespace(received_sigterm=False)
+    return SimpleNamespace(_signal_connector=signals, is_last_batch=False, strategy=strategy)
+
+
+def _asked_to_stop(trainer: Any) -> StopOnSigterm:
+    """One that met a SIGTERM in a training's first burst."""
+    stop, before = StopOnSigterm(), signal.getsignal(signal.SIGTERM)
+    try:
+        stop.on_train_start(trainer, None)  # type: ignore[arg-type]
+        stop.on_train_batch_end(trainer)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return stop

@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
@@ -81,6 +83,35 @@ def test_a_rank_that_has_ended_is_not_waited_for() -> None:
                     mean()
 
     _in_turn(2, work)
+
+
+def test_what_one_rank_says_all_hear_in_the_same_step() -> None:
+    heard: dict[int, list[bool]] = {}
+
+    def work(rank: int, mean: SharedMean) -> None:
+        for weight in mean.weights:
+            weight.grad = torch.zeros_like(weight)
+        heard[rank] = [mean(said=rank == 1 and step == 2) for step in range(4)]
+
+    _in_turn(3, work)
+    assert list(heard.values()) == [[False, False, True, False]] * 3
+
+
+def test_a_rank_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "PATIENCE", 0.01)
+
+    def work(rank: int, mean: SharedMean) -> None:
+        for weight in mean.weights:
+            weight.grad = torch.full_like(weight, rank)
+        time.sleep(0.1 * rank)
+        mean()
+        assert all(w.grad is not None and (w.grad == 0.5).all() for w in mean.weights)
+
+    _in_turn(2, work)
+
+
+def test_lightning_still_has_what_is_not_asked_for_where_ranks_agree_by_themselves() -> None:
+    assert callable(pl.Trainer(logger=False).fit_loop.epoch_loop._broadcast_sigterm_tensor)
 
 
 def test_without_room_gloo_averages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,7 +42,11 @@ def _run(root: Path):  # type: ignore[no-untyped-def]
 
 
 def _started(root: Path) -> subprocess.Popen[bytes]:
-    job = _prepare(root)
+    return _going(root, _prepare(root))
+
+
+def _going(root: Path, job: Path) -> subprocess.Popen[bytes]:
+    """The command, in its sixth epoch."""
     command = [sys.executable, "-m", "aemodel.cli", "run", str(job), "--work-dir", str(root / "work")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until = time.monotonic() + 90
@@ -91,6 +95,26 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_result(
     first_again = next(i for i, e in enumerate(steps) if e["step"] >= killed_at and e["event"] == "epoch")
     assert later and steps[first_again]["step"] >= 5 * 22, "the run began anew instead of going on"
     assert resumed.json["r2"] == pytest.approx(uninterrupted, abs=1e-4)
+
+
+def test_a_signal_to_one_rank_stops_all_of_them_in_the_same_step(tmp_path: Path) -> None:
+    job = _prepare(tmp_path)
+    job.write_text(job.read_text().replace("max_epochs: 60", "devices: 2, max_epochs: 60"))
+    process = _going(tmp_path, job)
+    ranks = [
+        pid for pid in _workers(tmp_path) if b"torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(ranks) == 2
+    os.kill(max(ranks), signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"stopped by a signal; a checkpoint is kept, run again to go on" in errors
+    (run,) = (tmp_path / "work" / "runs").glob("*-encoder-*/")
+    before = (run / "metrics.jsonl").read_text()
+    _run(tmp_path)
+    after = (run / "metrics.jsonl").read_text().removeprefix(before)
+    known, later = ([json.loads(line) for line in lines.splitlines()] for lines in (before, after))
+    assert next(e["step"] for e in later if e["event"] == "epoch") > known[-1]["step"] > 0, "the run began anew"
 
 
 def test_a_kill_while_scoring_leaves_the_old_table_and_the_next_run_finishes(copy: House) -> None:
