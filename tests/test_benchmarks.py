@@ -115,6 +115,24 @@ def test_a_speed_is_told_as_a_multiple_of_the_loop_of_the_same_batch() -> None:
     assert told["× baseline's, first epoch"].tolist() == [0.5, 0.5, 0.75, 0.25]
 
 
+def test_losses_of_several_seeds_are_compared_by_their_means_and_with_float32_seed_by_seed() -> None:
+    import pandas as pd
+
+    from benchmarks.speed import seeds
+
+    losses = {
+        training.LARGE_BASELINE: [1.0, 3.0],
+        "aemodel, plain, batch 4096, float32": [1.0, 4.0],
+        "aemodel, plain, batch 4096, bfloat16": [1.1, 4.0],
+    }
+    rows = [{"method": m, "repeat": s, "loss": one} for m, many in losses.items() for s, one in enumerate(many)]
+    told = seeds.told(pd.DataFrame(rows)).set_index("method")
+    assert told["loss"].tolist() == [2, 2.5, 2.55]
+    assert told["standard error"].tolist() == pytest.approx([1, 1.5, 1.45])
+    assert told["× the loop's"].tolist() == pytest.approx([1, 1.25, 1.275])
+    assert told["× own float32's, by seed"].tolist()[1:] == pytest.approx([1, 1.05])
+
+
 def test_losses_are_compared_when_the_reference_ends(tmp_path: Path) -> None:
     import pandas as pd
 

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import benchmarks.speed as package
-from benchmarks.speed import growth, passes, ranks, report, scoring, training
+from benchmarks.speed import growth, passes, ranks, report, scoring, seeds, training
 from benchmarks.speed.setting import Setting
 
 SECTIONS = {
     "training": training.measured,
     "curves": training.curves,
+    "seeds": seeds.measured,
     "scoring": scoring.measured,
     "growth": growth.measured,
     "ranks": ranks.measured,

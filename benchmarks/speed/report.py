@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.results import as_markdown, machine
-from benchmarks.speed import passes, ranks, scoring, training
+from benchmarks.speed import passes, ranks, scoring, seeds, training
 from benchmarks.speed.curves import at_end_of_epoch
 from benchmarks.speed.measure import Measured
 from benchmarks.speed.pictures import picture
@@ -23,11 +23,14 @@ BASELINES: dict[str, Callable[[str], str]] = {
 TITLES = {
     "training": "Training 64-256-16-256-64",
     "curves": "Loss by seconds trained",
+    "seeds": "Loss after as many rows, by seed",
     "scoring": "Scoring, Parquet to Parquet",
     "growth": "Whole jobs by size",
     "ranks": "Ranks",
     "passes": "Before training, pass by pass",
 }
+#: By section: how its runs are told, where not by medians.
+TOLD: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {"curves": at_end_of_epoch, "seeds": seeds.told}
 #: Columns of the tables, as far as a section has them; seconds where no unit stands.
 SPEEDS = ("rows/s, first epoch", "rows/s")
 SHOWN = (*SPEEDS, "loss", "preparing", "one epoch", "evaluating", "scoring", "seconds", "peak MB")
@@ -54,11 +57,10 @@ def _with_kept(found: dict[str, list[Measured]], path: Path) -> pd.DataFrame:
 
 def _section(name: str, rows: pd.DataFrame) -> str:
     ran, skipped = rows[rows["skipped"] == ""], rows[rows["skipped"] != ""]
-    tell: Callable[[pd.DataFrame], pd.DataFrame] = at_end_of_epoch if name == "curves" else medians
-    told = tell(ran) if len(ran) else ran
+    told = TOLD.get(name, medians)(ran) if len(ran) else ran
     if name in BASELINES:
         told = with_ratio(told, ran, BASELINES[name])
-    count = f"{rows['machine'].iloc[-1]}. Medians of {ran['repeat'].nunique()}."
+    count = f"{rows['machine'].iloc[-1]}. {'Means' if name == 'seeds' else 'Medians'} of {ran['repeat'].nunique()}."
     notes = [f"- Skipped: {row.method} ({row.skipped})" for row in skipped.itertuples()]
     return "\n".join([f"## {TITLES[name]}\n", f"{count}\n", as_markdown(told.map(_rounded)), "", *notes])
 

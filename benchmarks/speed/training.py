@@ -79,17 +79,20 @@ class Ground:
         batch: int | str,
         epochs: int | str,
         arithmetic: dict[str, Any] | None = None,
+        seed: int = 0,
     ) -> Method:
         """Trains from what is prepared; what is computed in is left to the job if nothing is said."""
         slug = name.replace(", ", "-").replace(" ", "-")
-        training = {"batch_size": batch, "max_epochs": epochs} | (arithmetic or {})
+        training = {"batch_size": batch, "max_epochs": epochs, "seed": seed} | (arithmetic or {})
         job = self.setting.job(slug, self.table, model, training)
         source = self.plain if model == PLAIN else self.default
         return ours(name, "train", source, job, self.setting.run_folder(slug))
 
-    def peer(self, name: str, kind: str, batch: int, epochs: int, rows: int | None = None, look: int = 0) -> Method:
+    def peer(
+        self, name: str, kind: str, batch: int, epochs: int, rows: int | None = None, look: int = 0, seed: int = 0
+    ) -> Method:
         held_out = self.plain / "prepared" / "held_out.parquet"
-        work = [kind, self.table, held_out, self.training_rows, batch, epochs, rows or self.setting.rows, look]
+        work = [kind, self.table, held_out, self.training_rows, batch, epochs, rows or self.setting.rows, look, seed]
         is_keras = kind == "keras"
         needs = ("keras", "tensorflow") if is_keras else ("torch",)
         python = self.setting.peer_python if is_keras else Setting.peer_python
@@ -121,7 +124,7 @@ def measured(setting: Setting) -> Iterator[Measured]:
     chosen = setting.chosen(methods)
     if any(str(ground.default) in m.arguments for m in chosen):
         run(ground.method("default"), 0, setting.scratch)
-    yield from _with_losses(in_turn(chosen, setting.repeats, setting.scratch), methods)
+    yield from with_losses(in_turn(chosen, setting.repeats, setting.scratch), methods)
 
 
 def curves(setting: Setting) -> Iterator[Measured]:
@@ -135,7 +138,7 @@ def curves(setting: Setting) -> Iterator[Measured]:
     yield from in_turn(setting.chosen(methods), setting.repeats, setting.scratch)
 
 
-def _with_losses(found: Iterator[Measured], methods: list[Method]) -> Iterator[Measured]:
+def with_losses(found: Iterator[Measured], methods: list[Method]) -> Iterator[Measured]:
     """Losses of our models are told by the bundle, on the same rows and in the same units as the peers'."""
     folders = {m.name: Path(m.arguments[-1]) for m in methods if m.arguments[1] == "train"}
     for one in found:

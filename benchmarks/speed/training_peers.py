@@ -1,6 +1,6 @@
 """What one would train with instead, all rows in memory: 64-256-16-256-64, relu, latent linear, Adam 1e-3.
 
-    python -m benchmarks.speed.training_peers torch|loader|keras TABLE HELD_OUT TRAINING BATCH EPOCHS ROWS LOOK
+    python -m benchmarks.speed.training_peers torch|loader|keras TABLE HELD_OUT TRAINING BATCH EPOCHS ROWS LOOK SEED
 
 HELD_OUT: Parquet file of the rows that the loss is told on; TRAINING: .npy, bool, the rows of TABLE to learn from, in
 order, of which the first ROWS are taken. LOOK: steps between two looks at the loss, 0 for one at the end.
@@ -32,12 +32,14 @@ class Work:
     batch: int
     epochs: int
     look: int
+    seed: int
 
     @classmethod
-    def read(cls, table: str, held_out: str, training: str, batch: str, epochs: str, rows: str, look: str) -> Work:
-        learned, measured = matrix(table)[np.load(training)][: int(rows)], matrix(held_out)
+    def read(cls, table: str, held_out: str, training: str, *numbers: str) -> Work:
+        batch, epochs, count, look, seed = map(int, numbers)
+        learned, measured = matrix(table)[np.load(training)][:count], matrix(held_out)
         mean, std = learned.mean(axis=0), learned.std(axis=0)
-        return cls((learned - mean) / std, (measured - mean) / std, int(batch), int(epochs), int(look))
+        return cls((learned - mean) / std, (measured - mean) / std, batch, epochs, look, seed)
 
     @property
     def steps(self) -> int:
@@ -91,7 +93,7 @@ def torch_loop(work: Work) -> Course:
     import torch
 
     rows, held_out = torch.from_numpy(work.rows), torch.from_numpy(work.held_out)
-    model = _torch_model(rows.shape[1])
+    model = _torch_model(rows.shape[1], work.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     course = Course()
     for _ in range(work.epochs):
@@ -111,7 +113,7 @@ def torch_loader(work: Work) -> Course:
     from torch.utils.data import DataLoader, TensorDataset
 
     rows, held_out = torch.from_numpy(work.rows), torch.from_numpy(work.held_out)
-    model = _torch_model(rows.shape[1])
+    model = _torch_model(rows.shape[1], work.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     loader = DataLoader(TensorDataset(rows), batch_size=work.batch, shuffle=True, num_workers=2, drop_last=True)
     course = Course()
@@ -123,11 +125,11 @@ def torch_loader(work: Work) -> Course:
     return course
 
 
-def _torch_model(columns: int) -> Any:
+def _torch_model(columns: int, seed: int) -> Any:
     import torch
     from torch.nn import Linear, ReLU, Sequential
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     torch.set_num_threads(os.cpu_count() or 1)
     encoder = (Linear(columns, HIDDEN), ReLU(), Linear(HIDDEN, LATENTS))
     return Sequential(*encoder, Linear(LATENTS, HIDDEN), ReLU(), Linear(HIDDEN, columns))
@@ -148,7 +150,7 @@ def keras_fit(work: Work) -> Course:
     import keras
 
     layers, columns = keras.layers, work.rows.shape[1]
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(work.seed)
     encoder = [layers.Input((columns,)), layers.Dense(HIDDEN, activation="relu"), layers.Dense(LATENTS)]
     model = keras.Sequential([*encoder, layers.Dense(HIDDEN, activation="relu"), layers.Dense(columns)])
     model.compile(optimizer=keras.optimizers.Adam(RATE), loss="mse")
