@@ -92,10 +92,10 @@ class SharedMean:
         """`folder` is of `made_for`, and needed no longer when all ranks are through; `barrier` waits for them."""
         self.weights, size = list(weights), _size(weights)
         shared = torch.from_file(str(folder / VALUES), shared=True, size=SLOTS * ranks * size)
-        self.shared = shared.view(SLOTS, ranks, size)
         self.mean = torch.empty(size)
-        self._means = self._by_weight(self.mean)
-        self._own = [self._by_weight(slot[rank]) for slot in self.shared]
+        # Views are made once: to make them takes as long as to add up what they show.
+        self._slots = [list(slot) for slot in shared.view(SLOTS, ranks, size)]
+        self._own, self._means = [self._by_weight(slot[rank]) for slot in self._slots], self._by_weight(self.mean)
         self._turn = 0
         others = [other for other in range(ranks) if other != rank]
         self._readers = [os.open(folder / f"{other}-{rank}", os.O_RDONLY | os.O_NONBLOCK) for other in others]
@@ -113,11 +113,11 @@ class SharedMean:
         for writer in self._writers:
             os.write(writer, bytes([said]))
         others_said = [_heard(reader) for reader in self._readers]
-        first, second, *others = self.shared[slot]
+        first, second, *others = self._slots[slot]
         torch.add(first, second, out=self.mean)
         for other in others:
             self.mean.add_(other)
-        self.mean.div_(len(self.shared[slot]))
+        self.mean.div_(len(self._slots[slot]))
         for weight, mean in zip(self.weights, self._means, strict=True):
             weight.grad = mean
         return said or any(others_said)

@@ -113,7 +113,13 @@ def fit(
     checkpoints.mkdir(parents=True, exist_ok=True)
     schedule, plan = learner.schedule, loader.plan
     journal = Journal(folder / "metrics.jsonl", schedule.batch_size * plan.world_size, schedule.total_steps)
-    best = Checkpoint(checkpoints, filename="best", monitor="held_out_loss", enable_version_counter=False)
+    best = Checkpoint(
+        checkpoints,
+        filename="best",
+        monitor="held_out_loss",
+        save_weights_only=True,  # none goes on from it
+        enable_version_counter=False,
+    )
     last = Checkpoint(
         checkpoints,
         filename="last",

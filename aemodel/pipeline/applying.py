@@ -21,9 +21,10 @@ from aemodel.errors import PublishError, shown
 from aemodel.files import digest, write_json
 from aemodel.kept import LATENTS
 from aemodel.membership import Membership
+from aemodel.part import check_part, link_part, write_part
 from aemodel.pipeline.references import MEMBERSHIP, SNAPSHOT, PublishedTable, StagedTable, code_version
 from aemodel.preflight import check_memory
-from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table, check_part, link_part, write_part
+from aemodel.publish import CARDS, MANIFEST, Manifest, Part, Table
 from aemodel.registry import Registry, Version
 from aemodel.scoring import Scorer, StrangeRow, Strangest, score_fragments
 from aemodel.snapshot import Snapshot, open_snapshot

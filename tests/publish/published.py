@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aemodel.files import digest
-from aemodel.publish import Manifest, Part, Table, link_part, write_part
+from aemodel.part import link_part, write_part
+from aemodel.publish import Manifest, Part, Table
 
 
 def features(begin: int = 0, count: int = 5) -> pa.Table:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aemodel.publish import CARDS, CARDS_LINK, Table, write_part
+from aemodel.part import write_part
+from aemodel.publish import CARDS, CARDS_LINK, Table
 from tests.publish.published import features, read, staged
 
 

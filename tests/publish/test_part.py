@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aemodel.errors import PublishError
-from aemodel.publish import check_part, write_part
+from aemodel.part import check_part, write_part
 from tests import tables
 from tests.publish.published import features
 
