@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from aemodel.config import Job, load_job
+from aemodel.config import Job
 from aemodel.console import end, guarded, progress
+from aemodel.job_file import load_job
 
 app = typer.Typer(
     add_completion=False,

@@ -31,7 +31,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from aemodel.config import parse_job
+from aemodel.job_file import parse_job
 from benchmarks.results import as_markdown, bars, machine
 from benchmarks.tables import learn
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aemodel import preflight
-from aemodel.config import load_job
+from aemodel.job_file import load_job
 from benchmarks.results import as_markdown, machine
 from flows.demo import flights, write_by_month
 

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from aemodel import bundle, release, worker
 from aemodel.bundle import Bundle
-from aemodel.config import Job, parse_job
+from aemodel.config import Job
 from aemodel.evaluation import measure
+from aemodel.job_file import parse_job
 from aemodel.kept import Kept
 from aemodel.prepared import Prepared
 from aemodel.release import Lineage

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from aemodel.config import load_job
 from aemodel.console import end
 from aemodel.errors import SnapshotError
 from aemodel.files import whole_folder
+from aemodel.job_file import load_job
 from aemodel.pipeline import Outcome, work_folder
 
 JOB = Path(__file__).parents[1] / "deploy" / "jobs" / "flights.yaml"

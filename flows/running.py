@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aemodel.config import Job, load_job, parse_job
+from aemodel.config import Job
 from aemodel.console import end
 from aemodel.errors import GateRefused
+from aemodel.job_file import load_job, parse_job
 from aemodel.pipeline import Outcome, work_folder
 from flows.artifacts import show
 from flows.tasks import as_task

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from aemodel.bundle import Bundle
-from aemodel.config import Job, RegistryJob, parse_job
+from aemodel.config import Job, RegistryJob
+from aemodel.job_file import parse_job
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.registry import Registry
 from aemodel.snapshot import Snapshot, open_snapshot

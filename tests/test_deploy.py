@@ -14,7 +14,8 @@ import yaml
 
 import flows  # noqa: F401  (sets what Prefect reads when it is imported)
 from aemodel.cli import app
-from aemodel.config import ENVIRONMENT_PREFIX, WORK_DIR_VARIABLE, load_job, parse_job
+from aemodel.config import ENVIRONMENT_PREFIX, WORK_DIR_VARIABLE
+from aemodel.job_file import load_job, parse_job
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

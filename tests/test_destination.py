@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from aemodel.config import Job, load_job
+from aemodel.config import Job
 from aemodel.destination import carried_columns, check_output
 from aemodel.errors import SchemaError, TableError
+from aemodel.job_file import load_job
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests.integration.house import House
 

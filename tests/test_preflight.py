@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aemodel import preflight
-from aemodel.config import Job, parse_job
+from aemodel.config import Job
 from aemodel.cost import Machine, Shape
 from aemodel.errors import JobError
+from aemodel.job_file import parse_job
 from aemodel.preflight import Findings, limits
 from aemodel.preflight.footers import Footers, footers_of
 from aemodel.prepared import prepare, table_schema

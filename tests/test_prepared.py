@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aemodel.config import Job, parse_job
+from aemodel.config import Job
 from aemodel.errors import JobError, SchemaError
+from aemodel.job_file import parse_job
 from aemodel.loader import EncodedRowGroups
 from aemodel.prepared import Prepared, choose_split, prepare, table_schema
 from aemodel.row_cache import RowCache

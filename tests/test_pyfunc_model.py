@@ -17,8 +17,9 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
 
 from aemodel import bundle
-from aemodel.config import OutputJob, RegistryJob, parse_job
+from aemodel.config import OutputJob, RegistryJob
 from aemodel.errors import SchemaError
+from aemodel.job_file import parse_job
 from aemodel.kept import Kept
 from aemodel.prepared import prepare, table_schema
 from aemodel.registry import Registry

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from aemodel import launch, memory, pca
-from aemodel.config import Job, load_job
+from aemodel.config import Job
 from aemodel.files import read_json
+from aemodel.job_file import load_job
 from aemodel.row_cache import CACHE
 
 Figures = dict[str, Any]

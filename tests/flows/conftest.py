@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import flows  # noqa: F401  (sets what Prefect reads when it is imported)
-from aemodel.config import Job, load_job
+from aemodel.config import Job
+from aemodel.job_file import load_job
 from tests.integration.house import JOB, write_orders
 
 

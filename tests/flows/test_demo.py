@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from aemodel.config import load_job
+from aemodel.job_file import load_job
 from aemodel.snapshot import open_snapshot
 from flows.demo import JOB, flights, write_by_month
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from aemodel import pipeline
-from aemodel.config import load_job
 from aemodel.errors import DamagedFile, SnapshotChanged
+from aemodel.job_file import load_job
 from tests.integration.house import JOB, orders, write_orders
 
 

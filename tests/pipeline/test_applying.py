@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from aemodel.config import Job, load_job
+from aemodel.config import Job
 from aemodel.errors import PublishError
+from aemodel.job_file import load_job
 from aemodel.pipeline import champion_version, publish, score
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests.integration.house import House

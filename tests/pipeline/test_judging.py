@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aemodel.config import Job, load_job
+from aemodel.config import Job
 from aemodel.errors import NoVersion, TrainingError
 from aemodel.files import read_json
+from aemodel.job_file import load_job
 from aemodel.pipeline import RegisteredVersion, TrainedRun, evaluate_and_register
 from aemodel.pipeline.judging import _both_held_out, _label, as_judged
 from aemodel.registry import CHALLENGER, PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from aemodel import launch
-from aemodel.config import Job, load_job
+from aemodel.config import Job
 from aemodel.errors import JobError, TrainingError
 from aemodel.files import read_json, write_json
+from aemodel.job_file import load_job
 from aemodel.pipeline import prepare_run, train
 from aemodel.pipeline.learning import is_learned
 from aemodel.registry import Registry

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aemodel.config import parse_job
 from aemodel.errors import JobError, NoVersion, RegistryError
+from aemodel.job_file import parse_job
 from aemodel.pipeline import Promotion, promote, rollback
 from aemodel.registry import PROMOTED_TAG, ROLLED_BACK_TAG, Registry, Version
 

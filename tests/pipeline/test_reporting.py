@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from aemodel.config import load_job
+from aemodel.job_file import load_job
 from aemodel.pipeline import RegisteredVersion, reporting, write_report
 from aemodel.registry import Registry
 from tests.integration.house import House

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from aemodel.config import Job, parse_job
+from aemodel.config import Job
 from aemodel.errors import NoVersion, SchemaError
+from aemodel.job_file import parse_job
 from aemodel.pipeline import (
     Outcome,
     PreparedRun,
