@@ -46,6 +46,27 @@ def test_processes_that_it_starts_are_counted_with_it() -> None:
     assert during > before + 60 * MEGABYTE
 
 
+def test_a_process_that_another_thread_started_is_counted_too() -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def start() -> None:
+        with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            started.set()
+            ended.wait(20)
+            child.communicate()
+
+    before, thread = private_bytes(os.getpid()), threading.Thread(target=start)
+    thread.start()
+    try:
+        assert started.wait(20)
+        assert private_bytes(os.getpid()) > before + 60 * MEGABYTE
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_watching_ends_with_the_block_even_where_it_fails() -> None:
     with pytest.raises(RuntimeError, match="half way"), watched():
         raise RuntimeError("half way")
