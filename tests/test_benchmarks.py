@@ -115,7 +115,7 @@ def test_a_speed_is_told_as_a_multiple_of_the_loop_of_the_same_batch() -> None:
     assert told["× baseline's, first epoch"].tolist() == [0.5, 0.5, 0.75, 0.25]
 
 
-def test_losses_of_several_seeds_are_compared_by_their_means_and_with_float32_seed_by_seed() -> None:
+def test_losses_are_compared_seed_by_seed() -> None:
     import pandas as pd
 
     from benchmarks.speed import seeds
@@ -128,9 +128,9 @@ def test_losses_of_several_seeds_are_compared_by_their_means_and_with_float32_se
     rows = [{"method": m, "repeat": s, "loss": one} for m, many in losses.items() for s, one in enumerate(many)]
     told = seeds.told(pd.DataFrame(rows)).set_index("method")
     assert told["loss"].tolist() == [2, 2.5, 2.55]
-    assert told["standard error"].tolist() == pytest.approx([1, 1.5, 1.45])
-    assert told["× the loop's"].tolist() == pytest.approx([1, 1.25, 1.275])
-    assert told["× own float32's, by seed"].tolist()[1:] == pytest.approx([1, 1.05])
+    assert told["× the loop's"].tolist() == pytest.approx([1, 7 / 6, (1.1 + 4 / 3) / 2])
+    assert told["± of × the loop's"].tolist()[:2] == pytest.approx([0, 1 / 6])
+    assert told["× own float32's"].tolist()[1:] == pytest.approx([1, 1.05])
 
 
 def test_losses_are_compared_when_the_reference_ends(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""The loss after as many rows, over several seeds: one seed's differs from another's by more than one arithmetic's from
-another's, so means are compared with the eager loop's, and those of this project with its own float32 seed by seed.
+"""The loss after as many rows, seed by seed: one seed's differs from another's by more than one arithmetic's from
+another's. The loop and this project draw the same first weights from a seed, and then other batches.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ def measured(setting: Setting) -> Iterator[Measured]:
 
 
 def told(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, with the standard error of the mean."""
+    """Means over seeds of losses and of their ratios to others of the same seed; the standard error of such a mean."""
     losses = rows.pivot(index="repeat", columns="method", values="loss")
     lines = []
     for method in rows["method"].unique():
-        own, loop, exact = losses[method], losses.get(baseline(method)), losses.get(_exact(method))
-        line = {"method": method, "seeds": own.count(), "loss": own.mean(), "standard error": own.sem()}
-        line |= {"× the loop's": own.mean() / loop.mean() if loop is not None else None}
-        line |= {"× own float32's, by seed": (own / exact).mean() if exact is not None else None}
+        line = {"method": method, "loss": losses[method].mean()}
+        for name, other in (("the loop's", baseline(method)), ("own float32's", _exact(method))):
+            ratio = losses[method] / losses[other] if other in losses else None
+            line |= {f"× {name}": None if ratio is None else ratio.mean()}
+            line |= {f"± of × {name}": None if ratio is None else ratio.sem()}
         lines.append(line)
     return pd.DataFrame(lines)
 
