@@ -249,7 +249,7 @@ def score_bytes(shape: Shape) -> int:
     """At the peak of scoring: batches that wait, what each thread makes of its part, and the row group in reading."""
     batch = min(BATCH_ROWS, shape.group_rows)
     row = shape.group_bytes / shape.group_rows + SCORED_BYTES * shape.latent_dim
-    waiting = (shape.threads + 2) * batch * row
+    waiting = (shape.threads + 3) * batch * row
     computed = shape.threads * min(MEASURED_AT_ONCE, batch) * _scored_row_bytes(shape)
     return round(PARENT_BYTES + waiting + computed + shape.group_bytes + 4 * shape.weights)
 

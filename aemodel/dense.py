@@ -24,14 +24,19 @@ ONEDNN_BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (rows, inputs) @ weight (outputs, inputs)ᵀ + bias (outputs,), as `torch.nn.functional.linear`."""
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """x (rows, inputs) @ weight (outputs, inputs)ᵀ + bias (outputs,), as `torch.nn.functional.linear`, and `relu`."""
     here = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.dim() == 2
     whole = len(x) // ROWS * ROWS if here and x.shape[1] else 0
     if not ONEDNN or not whole or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    product = _onednn(x[:whole], weight, bias)
-    return product if whole == len(x) else torch.cat([product, F.linear(x[whole:], weight, bias)])
+        return _linear(x, weight, bias, relu)
+    product = _onednn(x[:whole], weight, bias, "relu" if relu else "none")
+    return product if whole == len(x) else torch.cat([product, _linear(x[whole:], weight, bias, relu)])
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    product = F.linear(x, weight, bias)
+    return product.relu_() if relu else product
 
 
 class Dense(nn.Linear):
@@ -55,8 +60,12 @@ class ReluLayers(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        if self.drops or not torch.is_grad_enabled() or torch.compiler.is_compiling() or not _at_once(x, dtype):
+        if self.drops or torch.compiler.is_compiling() or not _at_once(x, dtype):
             return self.by_layer(x)
+        if not torch.is_grad_enabled():
+            for layer in self.dense:
+                x = dense(x, layer.weight, layer.bias, relu=layer is not self.dense[-1])
+            return x
         weights = [weight for layer in self.dense for weight in (layer.weight, layer.bias)]
         layers: Tensor = _ReluLayers.apply(dtype, x, *weights)  # type: ignore[no-untyped-call]
         return layers

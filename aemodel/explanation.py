@@ -137,7 +137,12 @@ def _texts(array: pa.Array, whole: bool = False, digits: int = 6) -> np.ndarray:
         cells = array.to_pylist()
     except Exception:  # some cell of it is none of Python's
         return np.array([as_text(cell, whole, digits) for cell in array], object)
-    return np.array([_text(cell, whole, digits) for cell in cells], object)
+    if pa.types.is_floating(array.type):  # most are: what `_text` says of them, in half the time
+        form = _form(whole, digits)
+        texts = ["missing" if cell is None or cell != cell else _number(cell, form) for cell in cells]
+    else:
+        texts = [_text(cell, whole, digits) for cell in cells]
+    return np.array(texts, object)
 
 
 def as_text(value: pa.Scalar, whole: bool = False, digits: int = 6) -> str:
@@ -153,7 +158,7 @@ def _text(cell: Any, whole: bool, digits: int) -> str:
     if cell is None or cell != cell:
         return "missing"
     if isinstance(cell, float):
-        return _number(cell, ".0f" if whole else f".{digits}g")
+        return _number(cell, _form(whole, digits))
     if isinstance(cell, list) and all(v is None or isinstance(v, int | float) for v in cell):
         parts = ["missing" if v is None or v != v else _number(v, ".3g") for v in cell[:4]]
         return "[" + ", ".join(parts) + (", …]" if len(cell) > 4 else "]")
@@ -161,8 +166,12 @@ def _text(cell: Any, whole: bool, digits: int) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def _form(whole: bool, digits: int) -> str:
+    return ".0f" if whole else f".{digits}g"
+
+
 def _number(value: float, form: str) -> str:
-    text = f"{0.0 if abs(value) < ROUNDED_AWAY else value:{form}}"
+    text = format(0.0 if -ROUNDED_AWAY < value < ROUNDED_AWAY else value, form)
     return "0" if text == "-0" else text
 
 

@@ -164,7 +164,7 @@ class _Nearest:
 
     def offset(self, rows: Tensor) -> Tensor:
         """(rows, dimensions): each row less the reference nearest to it."""
-        return rows - self.references[torch.from_numpy(self.index(rows))]
+        return rows - self.references.index_select(0, torch.from_numpy(self.index(rows)))
 
     def index(self, rows: Tensor) -> np.ndarray:
         """int64 (rows,): which reference is nearest."""

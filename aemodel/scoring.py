@@ -191,8 +191,9 @@ class Strangest:
         """Nothing where no score is written."""
         if not self.columns.anomaly:
             return
-        error = scored.column(self.columns.error).to_numpy()
-        for index in np.argsort(-error, kind="stable")[: self.count]:
+        error, full = scored.column(self.columns.error).to_numpy(), len(self._heap) == self.count
+        better = np.flatnonzero(error > self._heap[0][0]) if full else np.arange(len(error))  # soon there are few
+        for index in better[np.argsort(-error[better], kind="stable")[: self.count]]:
             if len(self._heap) == self.count and error[index] <= self._heap[0][0]:
                 break
             self._seen += 1
@@ -260,8 +261,8 @@ def _placed(snapshot: Snapshot, fragments: Sequence[int], columns: Sequence[str]
 
 
 def _scored(scorer: Scorer, items: Iterator[_Placed]) -> Iterator[tuple[_Placed, pa.RecordBatch]]:
-    """Each item with what was scored of its batch, in order. While one is written, others are scored, on all cores, and
-    one more is read; what is read and not yet written is bounded by their number."""
+    """Each item with what was scored of its batch, in order. While one is written, others are scored, on all cores, one
+    waits for the next free core, and one more is read; what is read and not yet written is bounded by their number."""
     threads, waiting = torch.get_num_threads(), deque[tuple[_Placed, Future[pa.RecordBatch]]]()
     pool = ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,))  # a batch a core: no waiting for others
     reader = ThreadPoolExecutor(1, "reading")
@@ -270,7 +271,7 @@ def _scored(scorer: Scorer, items: Iterator[_Placed]) -> Iterator[tuple[_Placed,
         while (item := ahead.result()) is not None:
             ahead = reader.submit(next, items, None)
             waiting.append((item, pool.submit(scorer.score, item.batch)))
-            if len(waiting) > threads:
+            if len(waiting) > threads + 1:
                 done, future = waiting.popleft()
                 yield done, future.result()
         for done, future in waiting:
