@@ -72,7 +72,7 @@ class ColumnTransform:
         absent = array.null_count
         if read.ndim == 2:
             absent = absent * self.column.size + pc.list_flatten(array).null_count
-        unusable = int(np.isnan(read).sum()) - absent
+        unusable = np.count_nonzero(np.isnan(read)) - absent
         if self.column.kind == "datetime":
             read = cells.calendar(read)
         matrix = read if read.ndim == 2 else read[:, None]
