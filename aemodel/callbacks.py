@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
+from torch import Tensor, nn
 
 from aemodel.errors import TrainingDiverged
 from aemodel.ranks import InMemory
@@ -91,6 +91,30 @@ class Journal(Callback):
         line |= figures
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class Best(Callback):
+    """The `averaged` weights of the least loss of held-out rows, the start's among them: a residual model begins at
+    PCA, and must not end below it. In memory, as a file of them takes as long as a small epoch; checkpoints hold them.
+    """
+
+    def __init__(self, averaged: nn.Module) -> None:
+        self.averaged, self.loss, self.weights = averaged, math.inf, _copied(averaged)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["held_out_loss"])
+        if loss < self.loss:
+            self.loss, self.weights = loss, _copied(self.averaged)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loss, self.weights = state_dict["loss"], state_dict["weights"]
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in module.state_dict().items()}
 
 
 class Threads(Callback):
@@ -175,8 +199,9 @@ class Checkpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """All ranks agree when to look at the clock again: to ask each time would cost a small step a tenth."""
         self._bursts += 1
-        if self._train_time_interval is None or self._bursts < self._ahead:
+        if self._bursts < self._ahead:
             return
+        assert self._train_time_interval is not None
         now = time.monotonic()
         due = now - (self._last_time_checked or now) >= self._train_time_interval.total_seconds()
         ahead = max(1, int(LOOK_SECONDS * self._bursts / max(now - self._looked, 1e-6)))
@@ -187,7 +212,6 @@ class Checkpoint(ModelCheckpoint):
 
     # Between the last step of an epoch and its end a look at the held-out rows is counted, see `StopOnSigterm`.
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
         self._save_if_due(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

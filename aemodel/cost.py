@@ -58,7 +58,7 @@ SCORED_BYTES = 8
 COMPILER_BYTES = 250 * MEGABYTE
 #: Windows of encoded rows: the one in use, and the next one.
 WINDOW_COPIES = 2
-#: Weights, gradients, two moments, moving average, best and starting weights.
+#: Weights, gradients, two moments, moving average, the best of it, and the larger part of a checkpoint in writing.
 WEIGHT_COPIES = 7
 
 

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
 
 from aemodel import ranks
 from aemodel.arithmetic import Arithmetic, Trial, chosen
-from aemodel.callbacks import Checkpoint, Journal, StopOnSigterm, Threads, Unprofiled
+from aemodel.callbacks import Best, Checkpoint, Journal, StopOnSigterm, Threads, Unprofiled
 from aemodel.config import TrainingJob
 from aemodel.errors import TrainingError
 from aemodel.files import read_state, write_json
@@ -113,13 +112,7 @@ def fit(
     checkpoints.mkdir(parents=True, exist_ok=True)
     schedule, plan = learner.schedule, loader.plan
     journal = Journal(folder / "metrics.jsonl", schedule.batch_size * plan.world_size, schedule.total_steps)
-    best = Checkpoint(
-        checkpoints,
-        filename="best",
-        monitor="held_out_loss",
-        save_weights_only=True,  # none goes on from it
-        enable_version_counter=False,
-    )
+    best = Best(learner.averaged)
     last = Checkpoint(
         checkpoints,
         filename="last",
@@ -139,8 +132,6 @@ def fit(
         last,
     ]
     trainer = _trainer(schedule, plan.world_size, devices, callbacks, folder)
-    # The start is a candidate too: a residual model begins at PCA, and must not end below it.
-    start = {k: v.clone() for k, v in learner.averaged.state_dict().items()}
     trainer.validate(learner, held_out, verbose=False)
     resume = checkpoints / "last.ckpt"
     began = time.perf_counter()
@@ -149,8 +140,8 @@ def fit(
     except SIGTERMException:
         raise TrainingError("stopped by a signal; a checkpoint is kept, run again to go on") from None
     seconds = time.perf_counter() - began
-    best_loss = _restore_best(learner, trainer, best, journal.first_loss, start)
-    return _result(journal, learner, trainer, plan.world_size, seconds, best_loss)
+    learner.averaged.load_state_dict(best.weights)
+    return _result(journal, learner, trainer, plan.world_size, seconds, best.loss)
 
 
 def _trainer(schedule: Schedule, world_size: int, devices: int, callbacks: list[Callback], folder: Path) -> pl.Trainer:
@@ -174,19 +165,6 @@ def _trainer(schedule: Schedule, world_size: int, devices: int, callbacks: list[
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
-
-
-def _restore_best(
-    learner: Learner, trainer: pl.Trainer, best: ModelCheckpoint, first_loss: float, start: dict[str, Tensor]
-) -> float:
-    score = float(best.best_model_score) if best.best_model_score is not None else math.inf
-    if first_loss <= score:
-        learner.averaged.load_state_dict(start)
-        return first_loss
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "averaged."
-    learner.averaged.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return score
 
 
 def _result(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from aemodel.callbacks import TRIAL_BURSTS, StopOnSigterm, Threads
+from aemodel.callbacks import TRIAL_BURSTS, Best, StopOnSigterm, Threads
 from aemodel.ranks import InMemory
 
 
@@ -113,6 +113,19 @@ def test_a_run_does_not_stop_between_an_epoch_s_last_step_and_its_end(at_end: bo
     if at_end:
         stop.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
     assert trainer._signal_connector.received_sigterm is at_end
+
+
+def test_the_best_average_is_kept_over_a_stop() -> None:
+    averaged = torch.nn.Linear(1, 1)
+    best, again = Best(averaged), Best(averaged)
+    for value, loss in enumerate([3.0, 1.0, 1.0, float("nan")]):
+        with torch.no_grad():
+            averaged.weight.fill_(value)
+        best.on_validation_end(SimpleNamespace(callback_metrics={"held_out_loss": loss}), None)  # type: ignore[arg-type]
+    again.load_state_dict(best.state_dict())
+    assert again.loss == 1.0 and float(again.weights["weight"]) == 1.0, "the first of equals"
+    again.on_validation_end(SimpleNamespace(callback_metrics={"held_out_loss": 2.0}), None)  # type: ignore[arg-type]
+    assert float(again.weights["weight"]) == 1.0
 
 
 def _trainer(strategy: object = None) -> Any:
