@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import statistics
 import time
 from contextlib import nullcontext
@@ -233,23 +232,23 @@ class Checkpoint(ModelCheckpoint):
 class StopOnSigterm(Callback):
     """SIGTERM ends every rank within two bursts of steps, with a checkpoint.
 
-    Lightning's own handler broadcasts from within the signal handler, which deadlocks when ranks are at different
-    points (seen with 2.6.6 on gloo); setting the flag it looks at between bursts does not. Private, hence the pin
-    below 2.7 and the test.
+    What Lightning does in its signal handler is to broadcast, which deadlocks when ranks are at different points (seen
+    with 2.6.6 on gloo); setting the flag it looks at between bursts does not. Private, hence the pin below 2.7 and the
+    tests.
     """
 
     def __init__(self) -> None:
         self._asked = False
 
-    # Not at the start of the fit: Lightning sets its own handler after that, which would call this one too.
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    # Lightning sets its handler after this, of a look at held-out rows and of a fit.
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         def ask(*_: Any) -> None:
             if isinstance(trainer.strategy, InMemory):
                 trainer.strategy.asked_to_stop = True
             else:
                 self._asked = True
 
-        signal.signal(signal.SIGTERM, ask)
+        trainer._signal_connector._sigterm_notifier_fn = ask  # type: ignore[method-assign,assignment]
 
     # Between the last step of an epoch and its end a look at the held-out rows is counted: a run that stopped there
     # would count it again when it goes on.

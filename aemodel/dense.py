@@ -8,7 +8,7 @@ written here for layers of relu, which torch passes over once for the product an
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +24,14 @@ ONEDNN_BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """x (rows, inputs) @ weight (outputs, inputs)ᵀ + bias (outputs,), as `torch.nn.functional.linear`, and `relu`."""
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (rows, inputs) @ weight (outputs, inputs)ᵀ + bias (outputs,), as `torch.nn.functional.linear`."""
     here = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.dim() == 2
     whole = len(x) // ROWS * ROWS if here and x.shape[1] else 0
     if not ONEDNN or not whole or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return _linear(x, weight, bias, relu)
-    product = _onednn(x[:whole], weight, bias, "relu" if relu else "none")
-    return product if whole == len(x) else torch.cat([product, _linear(x[whole:], weight, bias, relu)])
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    product = F.linear(x, weight, bias)
-    return product.relu_() if relu else product
+        return F.linear(x, weight, bias)
+    product = _onednn(x[:whole], weight, bias)
+    return product if whole == len(x) else torch.cat([product, F.linear(x[whole:], weight, bias)])
 
 
 class Dense(nn.Linear):
@@ -62,10 +57,11 @@ class ReluLayers(nn.Sequential):
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
         if self.drops or torch.compiler.is_compiling() or not _at_once(x, dtype):
             return self.by_layer(x)
-        if not torch.is_grad_enabled():
-            for layer in self.dense:
-                x = dense(x, layer.weight, layer.bias, relu=layer is not self.dense[-1])
-            return x
+        if not torch.is_grad_enabled():  # what is no number stays none: a network that is spoilt is to be seen
+            *hidden, last = self.dense
+            for layer in hidden:
+                x = layer(x).relu_()
+            return cast(Tensor, last(x))
         weights = [weight for layer in self.dense for weight in (layer.weight, layer.bias)]
         layers: Tensor = _ReluLayers.apply(dtype, x, *weights)  # type: ignore[no-untyped-call]
         return layers

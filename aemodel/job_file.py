@@ -21,7 +21,8 @@ def load_job(path: Path, environment: Mapping[str, str] | None = None) -> Job:
     except FileNotFoundError:
         raise JobError(f"no job file {shown(path)}: give the path of a YAML job file") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is no text in UTF-8: save it as such" if isinstance(error, UnicodeDecodeError) else error
+        reason = "it is no text in UTF-8: save it as such" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = "it is a folder: give the path of a YAML job file" if isinstance(error, IsADirectoryError) else reason
         raise JobError(f"the job file {shown(path)} cannot be read: {reason}") from None
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)

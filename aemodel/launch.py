@@ -189,6 +189,6 @@ def _cause(tail: list[str]) -> str | None:
         for line in tail
         if any(word in line for word in ("Error: ", "Exception: ", "Signal ")) and "ChildFailedError" not in line
     ]
-    causes = [c for c in causes if not c.startswith(FOLLOWING)] or causes
+    causes = [c.removeprefix("traceback : ") for c in causes if not c.startswith(FOLLOWING)] or causes
     told = [c for c in causes if "Signal " not in c] or causes
     return told[-1][:300] if told else None

@@ -64,7 +64,8 @@ def give_back() -> None:
 
 
 def private_bytes(pid: int) -> int:
-    """RssAnon of a process and its descendants in bytes; 0 where there is no /proc.
+    """RssAnon of a process and its descendants in bytes; 0 where there is no /proc, and of the process alone where that
+    tells of no children (a Linux without CONFIG_PROC_CHILDREN).
 
     Looks at no other processes: to read of all that a machine runs would take more of a core than what is watched.
     """

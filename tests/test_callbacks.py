@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -135,11 +134,8 @@ def _trainer(strategy: object = None) -> Any:
 
 def _asked_to_stop(trainer: Any) -> StopOnSigterm:
     """One that met a SIGTERM in a training's first burst."""
-    stop, before = StopOnSigterm(), signal.getsignal(signal.SIGTERM)
-    try:
-        stop.on_train_start(trainer, None)  # type: ignore[arg-type]
-        stop.on_train_batch_end(trainer)
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    stop = StopOnSigterm()
+    stop.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    stop.on_train_batch_end(trainer)
+    trainer._signal_connector._sigterm_notifier_fn(signal.SIGTERM, None)
     return stop

@@ -139,6 +139,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_job(tmp_path / "none.yaml", {})
 
 
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"cannot be read: it is a folder: give the path of a YAML job file"):
+        load_job(tmp_path, {})
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(b"\xff\xfe\x00")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import threading
@@ -97,6 +98,17 @@ def test_what_one_rank_says_all_hear_in_the_same_step() -> None:
     assert list(heard.values()) == [[False, False, True, False]] * 3
 
 
+def test_a_step_in_which_a_rank_is_to_stop_is_agreed_on() -> None:
+    said, shared = list[bool](), InMemory()
+    shared._mean = lambda stop: said.append(stop) or len(said) == 2  # type: ignore[assignment,func-returns-value]
+    for step in range(3):
+        shared.post_backward(torch.zeros(()))
+        assert shared.agreed_to_stop is (step >= 1)
+    shared.asked_to_stop = True
+    shared.post_backward(torch.zeros(()))
+    assert said == [False, False, False, True]
+
+
 def test_a_rank_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "PATIENCE", 0.01)
 
@@ -111,7 +123,8 @@ def test_a_rank_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_lightning_still_has_what_is_not_asked_for_where_ranks_agree_by_themselves() -> None:
-    assert callable(pl.Trainer(logger=False).fit_loop.epoch_loop._broadcast_sigterm_tensor)
+    loop = type(pl.Trainer(logger=False).fit_loop.epoch_loop)
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(loop.advance)
 
 
 def test_without_room_gloo_averages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -172,6 +172,32 @@ def _counting(step, seen: list[int]):  # type: ignore[no-untyped-def]
     return counted
 
 
+@pytest.mark.parametrize("moment", ["on_validation_epoch_start", "on_train_start", "on_train_epoch_end"])
+def test_a_signal_before_between_and_after_steps_stops_the_run_with_a_checkpoint(
+    moment: str,
+    tmp_path: Path,
+    mixed_prepared: Prepared,
+    mixed_snapshot: Snapshot,
+    mixed_job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hook, sent = getattr(Learner, moment), []
+
+    def killed(self: Learner) -> None:
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        hook(self)
+
+    monkeypatch.setattr(Learner, moment, killed)
+    whole = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingError, match="stopped by a signal; a checkpoint is kept, run again to go on"):
+        _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job)
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+    assert signal.getsignal(signal.SIGTERM) == whole, "Lightning's handlers are gone with it"
+    result, _ = _fit(tmp_path, mixed_prepared, mixed_snapshot, mixed_job)
+    assert result.epochs == 6
+
+
 def test_the_start_is_kept_when_training_makes_it_worse(
     tmp_path: Path, mixed_prepared: Prepared, mixed_snapshot: Snapshot, mixed_job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
