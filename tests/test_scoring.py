@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +141,11 @@ def test_rows_are_scored_alike_and_in_order_on_however_many_threads_and_however_
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     snapshot = open_snapshot(str(tables.write(table, tmp_path / "rows.parquet", row_group_size=150)))
     strangest = Strangest(3, ("row_id",), scorer.columns)
+    usual = sys.getswitchinterval()
     scored = score_fragments(scorer, snapshot, [0], ("row_id",), strangest)
     found = pa.Table.from_batches(batch for _, batch in scored)
+    assert sys.getswitchinterval() == usual
+    assert [row.error for row in strangest.rows()] == sorted(found["ae_error"].to_pylist(), reverse=True)[:3]
     assert found["row_id"].to_pylist() == table["row_id"].to_pylist()
     for name in scorer.columns.numbers:
         np.testing.assert_allclose(found[name].to_numpy(), whole.column(name).to_numpy(), rtol=1e-3, atol=1e-3)
