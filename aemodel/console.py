@@ -103,6 +103,7 @@ class progress:
 
     def __enter__(self) -> None:
         log = logging.getLogger("aemodel")
+        self.before = log.level, log.propagate, log.handlers
         log.setLevel(logging.DEBUG if self.verbose else logging.INFO)
         log.propagate = False
         if not self.console.is_terminal:
@@ -124,6 +125,9 @@ class progress:
     def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
+        log = logging.getLogger("aemodel")
+        level, log.propagate, log.handlers = self.before
+        log.setLevel(level)  # not by itself: loggers below have kept what it was
 
 
 class _BarHandler(RichHandler):
