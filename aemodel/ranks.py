@@ -3,7 +3,8 @@
 gloo, which DDP uses there, sends gradients through sockets, by threads that take the cores from those of the steps: 1.4
 ms for a network of 160 KB whose step takes 3. In shared memory every rank writes its own where all see it, tells the
 others through a pipe, and adds up what they wrote, in the order of the ranks, so that all get the same bits. With what
-they tell, ranks also agree to stop in the same step, for which Lightning sends a message before each batch.
+they tell, ranks also agree to stop in the same step, for which Lightning sends a message before each batch; and what
+little they add up between epochs goes through the pipes too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.distributed import ReduceOp
 
 log = logging.getLogger("aemodel")
 
@@ -28,6 +31,8 @@ log = logging.getLogger("aemodel")
 #: further ahead, as it waits for their next.
 SLOTS = 2
 VALUES = "values"
+#: Bytes that a pipe takes all at once or not at all.
+LONGEST = select.PIPE_BUF
 #: Seconds for which a rank asks for the others again and again before it sleeps until they tell it: to be woken takes
 #: longer than most of what they are late.
 PATIENCE = 0.001
@@ -76,11 +81,46 @@ class InMemory(DDPStrategy):
             self._agreed |= self._mean(self.asked_to_stop)
         super().post_backward(closure_loss)
 
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: ReduceOp | str | None = "mean") -> Any:
+        """A small tensor's sum or mean over ranks, through the pipes; of anything else as Lightning does it."""
+        known = group is None and reduce_op in ("mean", "sum", ReduceOp.SUM)
+        if self._mean is None or not known or not isinstance(tensor, Tensor) or tensor.nbytes > LONGEST:
+            return super().reduce(tensor, group, reduce_op)
+        told = self._mean.peers.told(tensor.numpy().tobytes())
+        total = torch.stack([torch.frombuffer(bytearray(m), dtype=tensor.dtype) for m in told]).sum(dim=0)
+        return (total / self.world_size if reduce_op == "mean" else total).view(tensor.shape)
+
     def teardown(self) -> None:
         if self._mean is not None:
-            self._mean.close()
+            self._mean.peers.close()
             self._mean = None
         super().teardown()
+
+
+class Peers:
+    """All ranks of a machine, each of which hears what each other tells, through a pipe."""
+
+    def __init__(self, folder: Path, rank: int, ranks: int, barrier: Callable[[], None]) -> None:
+        """`folder` is of `made_for`, and needed no longer when all ranks are through; `barrier` waits for them."""
+        self.rank = rank
+        others = [other for other in range(ranks) if other != rank]
+        self._readers = [os.open(folder / f"{other}-{rank}", os.O_RDONLY | os.O_NONBLOCK) for other in others]
+        barrier()  # a pipe can be opened for writing once it is for reading
+        self._writers = [os.open(folder / f"{rank}-{other}", os.O_WRONLY | os.O_NONBLOCK) for other in others]
+        barrier()
+
+    def told(self, message: bytes) -> list[bytes]:
+        """What all ranks tell at this point, each as many bytes, at most `LONGEST`: in their order, the own `message`
+        among them. Raises ConnectionError when another rank is gone."""
+        for writer in self._writers:
+            os.write(writer, message)
+        told = [_heard(reader, len(message)) for reader in self._readers]
+        told.insert(self.rank, message)
+        return told
+
+    def close(self) -> None:
+        for pipe in (*self._readers, *self._writers):
+            os.close(pipe)
 
 
 class SharedMean:
@@ -89,7 +129,7 @@ class SharedMean:
     def __init__(
         self, folder: Path, weights: Sequence[nn.Parameter], rank: int, ranks: int, barrier: Callable[[], None]
     ) -> None:
-        """`folder` is of `made_for`, and needed no longer when all ranks are through; `barrier` waits for them."""
+        """As `Peers`."""
         self.weights, size = list(weights), _size(weights)
         shared = torch.from_file(str(folder / VALUES), shared=True, size=SLOTS * ranks * size)
         self.mean = torch.empty(size)
@@ -97,11 +137,7 @@ class SharedMean:
         self._slots = [list(slot) for slot in shared.view(SLOTS, ranks, size)]
         self._own, self._means = [self._by_weight(slot[rank]) for slot in self._slots], self._by_weight(self.mean)
         self._turn = 0
-        others = [other for other in range(ranks) if other != rank]
-        self._readers = [os.open(folder / f"{other}-{rank}", os.O_RDONLY | os.O_NONBLOCK) for other in others]
-        barrier()  # a pipe can be opened for writing once it is for reading
-        self._writers = [os.open(folder / f"{rank}-{other}", os.O_WRONLY | os.O_NONBLOCK) for other in others]
-        barrier()
+        self.peers = Peers(folder, rank, ranks, barrier)  # all have opened what is shared when this returns
 
     def __call__(self, said: bool = False) -> bool:
         """Whether any rank `said` so. Raises ConnectionError when another rank is gone."""
@@ -110,21 +146,14 @@ class SharedMean:
         gradients = [w.grad for w in self.weights if w.grad is not None]
         assert len(gradients) == len(self.weights), "a weight has no part in the loss"
         torch._foreach_copy_(self._own[slot], gradients)
-        for writer in self._writers:
-            os.write(writer, bytes([said]))
-        others_said = [_heard(reader) for reader in self._readers]
+        all_said = self.peers.told(bytes([said]))
         first, second, *others = self._slots[slot]
-        torch.add(first, second, out=self.mean)
-        for other in others:
-            self.mean.add_(other)
-        self.mean.div_(len(self._slots[slot]))
+        torch.lerp(first, second, 1 / 2, out=self.mean)
+        for number, other in enumerate(others, 3):
+            self.mean.lerp_(other, 1 / number)
         for weight, mean in zip(self.weights, self._means, strict=True):
             weight.grad = mean
-        return said or any(others_said)
-
-    def close(self) -> None:
-        for pipe in (*self._readers, *self._writers):
-            os.close(pipe)
+        return any(map(any, all_said))
 
     def _by_weight(self, values: Tensor) -> list[Tensor]:
         """Views of `values` (size of all weights,), of the shapes of the weights."""
@@ -132,15 +161,16 @@ class SharedMean:
         return [part.view(w.shape) for part, w in zip(parts, self.weights, strict=True)]
 
 
-def _heard(reader: int) -> bool:
-    """What the rank at the other end says once it is as far."""
+def _heard(reader: int, size: int) -> bytes:
+    """What the rank at the other end tells once it is as far."""
     until = time.perf_counter() + PATIENCE
     while True:
         try:
-            told = os.read(reader, 1)
+            told = os.read(reader, size)
             if not told:
                 raise ConnectionError("another rank has ended")
-            return told != b"\0"
+            assert len(told) == size, "ranks are at different points"
+            return told
         except BlockingIOError:
             if time.perf_counter() < until:
                 os.sched_yield()

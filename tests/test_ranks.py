@@ -35,7 +35,7 @@ def _in_turn(count: int, work: Callable[[int, SharedMean], None]) -> None:
             if rank == 0:
                 shutil.rmtree(folder)
             work(rank, mean)
-            mean.close()
+            mean.peers.close()
         except BaseException as error:
             failed.append(error)
 
@@ -107,6 +107,29 @@ def test_a_step_in_which_a_rank_is_to_stop_is_agreed_on() -> None:
     shared.asked_to_stop = True
     shared.post_backward(torch.zeros(()))
     assert said == [False, False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_small_figures_are_added_up_through_the_pipes(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    by_lightning = list[torch.Size]()
+    monkeypatch.setattr(DDPStrategy, "reduce", lambda self, tensor, *_: by_lightning.append(tensor.shape))
+    monkeypatch.setattr(InMemory, "world_size", 3)
+    found: dict[int, list[torch.Tensor]] = {}
+
+    def work(rank: int, mean: SharedMean) -> None:
+        shared = InMemory()
+        shared._mean = mean
+        figures = torch.arange(6, dtype=dtype).view(2, 3) + rank
+        found[rank] = [shared.reduce(figures, reduce_op="sum"), shared.reduce(figures[0, 1], reduce_op="mean")]
+        assert torch.equal(figures, torch.arange(6, dtype=dtype).view(2, 3) + rank)
+        shared.reduce(torch.zeros(ranks.LONGEST + 1, dtype=torch.uint8), reduce_op="sum")
+        shared.reduce(figures, reduce_op="max")
+
+    _in_turn(3, work)
+    for total, average in found.values():
+        assert total.tolist() == [[3, 6, 9], [12, 15, 18]] and total.dtype == dtype
+        assert average.shape == () and float(average) == 2
+    assert sorted(by_lightning) == [torch.Size([2, 3])] * 3 + [torch.Size([ranks.LONGEST + 1])] * 3
 
 
 def test_a_rank_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
