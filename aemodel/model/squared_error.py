@@ -47,4 +47,5 @@ class _MeanSquaredError(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         assert not torch.is_grad_enabled(), "this gradient has no gradient"
         (difference,) = ctx.saved_tensors
-        return (difference * (gradient * (2 / len(difference)))).to(ctx.dtype), None, None
+        # In place: torch would not let anyone go back twice, as what it kept is changed.
+        return difference.mul_(gradient * (2 / len(difference))).to(ctx.dtype), None, None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,3 +35,11 @@ def test_what_is_missing_has_no_error() -> None:
     assert error.tolist() == [0.5, 0, 9]
     error.sum().backward()
     assert y.grad is not None and y.grad.tolist() == [[-1, 0, -3], [0, 0, -3]]
+
+
+def test_what_was_kept_for_the_gradient_serves_once() -> None:
+    y = torch.ones(4, 2, requires_grad=True)
+    error = mean_squared_error(y, torch.zeros(4, 2)).sum()
+    error.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        error.backward()
