@@ -97,11 +97,23 @@ class OnHost:
     ) -> None:
         """`cache` is where `read` finds what was encoded before."""
         self.read, self.cache, self.device = read, cache, device or torch.device("cpu")
+        self._complete: dict[TrainingGroup, bool] = {}
 
     def __call__(self, window: Window, room: Batch | None = None) -> Batch:
-        parts = [self.read(e.group)[e.start : e.stop] for e in window.extents]
-        batch = _concatenated(parts, room if self.device.type == "cpu" else None)
+        parts, complete = [], True
+        for extent in window.extents:
+            rows = self.read(extent.group)
+            complete &= self._is_complete(extent.group, rows)
+            parts.append(rows[extent.start : extent.stop])
+        batch = _concatenated(parts, complete, room if self.device.type == "cpu" else None)
         return batch if self.device.type == "cpu" else batch.pinned().to(self.device, non_blocking=True)
+
+    def _is_complete(self, group: TrainingGroup, rows: EncodedRows) -> bool:
+        """Whether no value of a group is missing: looked through once, which takes as long as to copy them."""
+        if group not in self._complete:
+            found = (rows.values[begin : begin + AT_ONCE] for begin in range(0, len(rows), AT_ONCE))
+            self._complete[group] = not any(np.isnan(part).any() for part in found)
+        return self._complete[group]
 
     def at_hand(self, window: Window) -> bool:
         cache = self.cache if self.device.type == "cpu" else None
@@ -113,7 +125,7 @@ class OnHost:
             self.cache.expect(extent.group, extent.start, extent.stop)
 
 
-def _concatenated(parts: list[EncodedRows], room: Batch | None) -> Batch:
+def _concatenated(parts: list[EncodedRows], complete: bool, room: Batch | None) -> Batch:
     """`parts`, in `room` if that has as many rows: at the beginning of it, the rest is as it was.
 
     Not by torch, which would start threads for a thread that asked: where there are more than cores, those of a step
@@ -126,9 +138,7 @@ def _concatenated(parts: list[EncodedRows], room: Batch | None) -> Batch:
         room = Batch(torch.from_numpy(values), torch.from_numpy(codes))
     np.concatenate([part.values for part in parts], out=room.values.numpy()[:rows])
     np.concatenate([part.codes for part in parts], out=room.codes.numpy()[:rows])
-    found = room.values.numpy()[:rows]
-    missing = any(np.isnan(found[begin : begin + AT_ONCE]).any() for begin in range(0, rows, AT_ONCE))
-    return Batch(room.values, room.codes, not missing)
+    return Batch(room.values, room.codes, complete)
 
 
 class OnDevice:

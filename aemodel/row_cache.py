@@ -30,6 +30,7 @@ class RowCache:
     def __init__(self, folder: Path, layout: Layout, most_bytes: int) -> None:
         """`most_bytes` bounds what this process adds."""
         self.folder, self.layout, self.free_bytes = folder, layout, most_bytes
+        self._mapped: dict[TrainingGroup, EncodedRows] = {}
 
     @classmethod
     def on_disk(cls, folder: Path, layout: Layout, share: float, processes: int) -> RowCache:
@@ -58,7 +59,12 @@ class RowCache:
             log.debug("%s is not read ahead: %s", self._path(group), error)
 
     def load(self, group: TrainingGroup) -> EncodedRows | None:
-        """The group's rows, mapped; None if they are not kept."""
+        """The group's rows, mapped; None if they are not kept.
+
+        They stay mapped: to map them anew, page by page, takes as long as to copy them.
+        """
+        if group in self._mapped:
+            return self._mapped[group]
         try:
             mapped = np.memmap(self._path(group), np.uint8, "r")
         except (FileNotFoundError, ValueError):  # none, or of no bytes
@@ -66,7 +72,8 @@ class RowCache:
         size = 4 * group.rows * self.layout.num_values
         values = mapped[:size].view(np.float32).reshape(group.rows, self.layout.num_values)
         codes = mapped[size:].view(np.int32).reshape(group.rows, self.layout.num_codes)
-        return EncodedRows(np.asarray(values), np.asarray(codes))
+        self._mapped[group] = EncodedRows(np.asarray(values), np.asarray(codes))
+        return self._mapped[group]
 
     def save(self, group: TrainingGroup, rows: EncodedRows) -> None:
         """Keep the group's rows where there is room; a disk that is full ends the keeping, not the training."""

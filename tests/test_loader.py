@@ -59,6 +59,28 @@ def named_rows(group: TrainingGroup) -> EncodedRows:
     return EncodedRows(np.array(place, np.float32), np.zeros((group.rows, 0), np.int32))
 
 
+def test_a_window_is_complete_where_no_group_of_it_lacks_a_value_which_is_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = list[int]()
+    known = np.isnan
+    monkeypatch.setattr("aemodel.loader.np.isnan", lambda values: looked.append(len(values)) or known(values))
+
+    def read(group: TrainingGroup) -> EncodedRows:
+        rows = named_rows(group)
+        rows.values[-1:, 1] = np.nan if group.row_group else 0
+        return rows
+
+    whole, lacking = GROUPS[0], GROUPS[1]
+    gather = OnHost(read)
+    windows = [
+        Window(tuple(Extent(group, 0, group.rows) for group in groups), 1, (0,))
+        for groups in ((whole,), (whole, lacking), (lacking,), (whole,))
+    ]
+    assert [gather(window).complete for window in windows] == [True, False, False, True]
+    assert looked == [whole.rows, lacking.rows]
+
+
 def places(batches: list[Batch]) -> list[tuple[float, ...]]:
     return [tuple(row) for batch in batches for row in batch.values.tolist()]
 

@@ -41,6 +41,15 @@ def test_rows_come_back_as_they_were(
     assert cache.load(TrainingGroup(3, 2, count)) is None
 
 
+def test_what_was_loaded_stays_mapped_when_the_files_are_gone(tmp_path: Path) -> None:
+    cache, group, rows = RowCache(tmp_path, layout(2, 1), 10_000), TrainingGroup(3, 1, 10), rows_of(10, 2, 1)
+    cache.save(group, rows)
+    found = cache.load(group)
+    cache.remove()
+    assert found is not None and cache.load(group) is found
+    np.testing.assert_array_equal(found.values, rows.values)
+
+
 def test_what_is_soon_wanted_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(os, "posix_fadvise", lambda file, *where: asked.append(where), raising=False)
