@@ -3,7 +3,8 @@
 torch leaves products of float32 to MKL, which on processors that are not Intel's reaches half of what they can do: 110
 against 250 GFLOP/s of a core (AMD EPYC, AVX-512). oneDNN, which torch has too, knows them all, but is asked for
 products of float32 by compiled code alone; its operator is there for whoever calls it, without gradients. Those are
-written here for layers of relu, which torch passes over once for the product and again for each relu, there and back.
+written here: for one layer, and for layers of relu, which torch passes over once for the product and again for each
+relu, there and back.
 """
 
 from __future__ import annotations
@@ -35,9 +36,13 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Dense(nn.Linear):
-    """As torch's, computed by `dense`."""
+    """As torch's, computed by oneDNN where that is faster, whether it learns or not."""
 
     def forward(self, x: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+        if learns and x.dtype == self.weight.dtype == torch.float32 and _at_once(x, torch.float32):
+            product: Tensor = _Dense.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return product
         return dense(x, self.weight, self.bias)
 
 
@@ -77,6 +82,27 @@ def _at_once(x: Tensor, dtype: torch.dtype) -> bool:
     if dtype is torch.bfloat16:
         return known and ONEDNN_BF16 and torch.get_autocast_dtype("cpu") is dtype
     return known and ONEDNN
+
+
+class _Dense(torch.autograd.Function):
+    """One layer in float32, whose gradient has a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient, of_x = gradient.contiguous(), None
+        if torch.is_grad_enabled():  # oneDNN's products are the end of a gradient's way
+            of_x, of_weight = gradient @ weight, gradient.t() @ x
+        else:
+            of_x = _product(gradient, weight) if ctx.needs_input_grad[0] else None
+            of_weight = _over_rows(gradient, x)
+        return of_x, of_weight, gradient.sum(dim=0) if ctx.has_bias else None
 
 
 class _ReluLayers(torch.autograd.Function):

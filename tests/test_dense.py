@@ -31,16 +31,18 @@ def test_a_product_is_torch_s(rows: int, inputs: int, outputs: int, with_bias: b
 
 
 @pytest.mark.skipif(not module.ONEDNN, reason="this torch was built without oneDNN")
-def test_onednn_is_asked_where_no_gradient_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onednn_is_asked_for_float32_whether_a_gradient_is_wanted_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(module.F, "linear", lambda *a: asked.append(a) or F.linear)
     layer, x = Dense(4, 3), torch.randn(module.ROWS, 4)
     with torch.inference_mode():
         layer(x)
+    layer(x).sum().backward()
     assert not asked
-    layer(x)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         layer(x)
+        with torch.inference_mode():
+            layer(x)
     with torch.inference_mode():
         layer.double()(x.double())
     assert len(asked) == 3
@@ -109,9 +111,25 @@ def test_layers_of_relu_give_the_same_where_nothing_learns(rows: int) -> None:
     assert found[[0, -1]].isnan().all() and found[1:-1].isfinite().all()
 
 
-def test_a_layer_learns() -> None:
-    layer, plain, x = Dense(4, 3), torch.nn.Linear(4, 3), torch.randn(5, 4)
+@given(
+    st.integers(1, 40) | st.integers(500, 1_100), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans()
+)
+def test_a_layer_and_its_slope_learn_as_torch_s(
+    rows: int, inputs: int, outputs: int, with_bias: bool, of_slope: bool
+) -> None:
+    torch.manual_seed(rows)
+    layer, plain = Dense(inputs, outputs, bias=with_bias), torch.nn.Linear(inputs, outputs, bias=with_bias)
     plain.load_state_dict(layer.state_dict())
+    found = []
+    rows_of, direction = torch.randn(rows, inputs), torch.randn(rows, outputs)
     for one in (layer, plain):
-        one(x).square().sum().backward()
-    torch.testing.assert_close(layer.weight.grad, plain.weight.grad)
+        x = rows_of.clone().requires_grad_()
+        loss = (one(x).square() * direction).mean()
+        if of_slope:
+            (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+            loss = slope.square().sum()
+        loss.backward()
+        found.append([loss.detach(), x.grad, *(p.grad for p in one.parameters())])
+    for mine, torchs in zip(*found, strict=True):
+        near = 1e-4 * float(torchs.abs().max()) + 1e-7
+        torch.testing.assert_close(mine, torchs, rtol=0, atol=near)
