@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from aemodel.bundle import MEASURED_AT_ONCE
-from aemodel.pca import GRAM_ROWS
+from aemodel.bundle import MEASURED_CELLS, MEASURED_ROWS
+from aemodel.part import GROUP_ROWS
+from aemodel.pca import BLOCK_CELLS, BLOCK_ROWS, GRAM_ROWS
 from aemodel.plan import WINDOW_ROWS
-from aemodel.prepared import ANCHOR_ROWS, HELD_OUT_ROWS
+from aemodel.prepared import ANCHOR_ROWS, AT_ONCE, HELD_OUT_ROWS
+from aemodel.reservoir import KEPT_CELLS
 from aemodel.schedule import LOOKED_AT_ROWS
-from aemodel.snapshot import BATCH_ROWS
+from aemodel.snapshot import BATCH_CELLS, BATCH_ROWS
+from aemodel.statistics import SAMPLE_CELLS, SAMPLE_ROWS
 
 MICROSECOND, MEGABYTE = 1e-6, 2**20
 
@@ -54,6 +57,14 @@ PARENT_BYTES, RANK_BYTES = 500 * MEGABYTE, 480 * MEGABYTE
 SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
 #: Of a scored row that waits to be written, by latent: two copies.
 SCORED_BYTES = 8
+#: Copies of a Gram matrix and of the rows that it is made of, while it is.
+GRAM_COPIES = 3
+#: Of a page and of a column's dictionary, decompressed, as writers make them.
+PAGE_BYTES = MEGABYTE
+#: Of what is fitted of a column, in all forms that it is held in.
+COLUMN_BYTES = 60_000
+#: What the heap takes of what is held of it at once, where many threads take and free: in preparing, in scoring.
+PREPARE_HEAP, SCORE_HEAP = 1.3, 1.4
 #: What a compiler holds, in the process that it compiles for.
 COMPILER_BYTES = 250 * MEGABYTE
 #: Windows of encoded rows: the one in use, and the next one.
@@ -105,8 +116,28 @@ class Shape:
         return max(1, round(self.rows * (1 - self.holdout)))
 
     @property
+    def cells(self) -> int:
+        """Numbers and codes of a row: the elements of a vector are cells of their own."""
+        return self.values + self.categorical
+
+    @property
     def encoded_row_bytes(self) -> int:
-        return 4 * (self.values + self.categorical)
+        return 4 * self.cells
+
+    @property
+    def row_bytes(self) -> float:
+        """Of a decoded row."""
+        return self.group_bytes / self.group_rows
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are read at once, where they are not wide."""
+        return min(BATCH_ROWS, self.group_rows)
+
+    @property
+    def batch_bytes(self) -> float:
+        """Of what is read at once."""
+        return self.row_bytes * min(self.batch_rows, BATCH_CELLS / max(1, self.cells))
 
     @property
     def weights(self) -> int:
@@ -141,6 +172,7 @@ class Estimate:
     train: float
     evaluate: float
     score: float
+    prepare_bytes: int
     train_bytes: int
     score_bytes: int
 
@@ -151,7 +183,7 @@ class Estimate:
 
     @property
     def peak_bytes(self) -> int:
-        return max(self.train_bytes, self.score_bytes)
+        return max(self.prepare_bytes, self.train_bytes, self.score_bytes)
 
 
 def estimate(shape: Shape, machine: Machine) -> Estimate:
@@ -171,6 +203,7 @@ def estimate(shape: Shape, machine: Machine) -> Estimate:
         evaluate=machine.slowness
         * (EVALUATE_START + EVALUATE_COLUMN * shape.columns + EVALUATE_DIMENSION * shape.held_out * shape.width),
         score=score_seconds(shape, machine),
+        prepare_bytes=prepare_bytes(shape),
         train_bytes=train_bytes(shape),
         score_bytes=score_bytes(shape),
     )
@@ -178,9 +211,9 @@ def estimate(shape: Shape, machine: Machine) -> Estimate:
 
 def prepare_seconds(shape: Shape, machine: Machine) -> float:
     """Statistics of all rows and the Gram matrix of a sample."""
-    plain = PREPARE_START + PREPARE_GROUP * shape.groups + PREPARE_CELL * shape.rows * _cells(shape)
+    plain = PREPARE_START + PREPARE_GROUP * shape.groups + PREPARE_CELL * shape.rows * shape.cells
     sampled = min(GRAM_ROWS, shape.training_rows)
-    plain += sampled * (GRAM_CELL * _cells(shape) + GRAM_DIMENSION * shape.width)
+    plain += sampled * (GRAM_CELL * shape.cells + GRAM_DIMENSION * shape.width)
     products = 2.0 * sampled * shape.width**2 + EIGEN_OPERATIONS * float(shape.width) ** 3
     return machine.slowness * plain + products / machine.operations
 
@@ -188,13 +221,13 @@ def prepare_seconds(shape: Shape, machine: Machine) -> float:
 def step_seconds(shape: Shape, machine: Machine) -> float:
     """One optimiser step: noise, loss and optimiser around the layers. On a GPU those cost next to nothing a cell."""
     rows = 0 if machine.gpus else shape.batch_size
-    by_row = STEP_ROW + STEP_CELL * _cells(shape) + STEP_DIMENSION * shape.width
+    by_row = STEP_ROW + STEP_CELL * shape.cells + STEP_DIMENSION * shape.width
     return machine.step + machine.slowness * (STEP_START + rows * by_row)
 
 
 def decode_seconds(shape: Shape, machine: Machine) -> float:
     """Reading all training rows once; the ranks share them."""
-    by_group = PREPARE_GROUP * shape.groups + DECODE_CELL * shape.rows * _cells(shape)
+    by_group = PREPARE_GROUP * shape.groups + DECODE_CELL * shape.rows * shape.cells
     return machine.slowness * by_group / shape.ranks
 
 
@@ -225,34 +258,59 @@ def score_seconds(shape: Shape, machine: Machine) -> float:
 
 
 def _score_row(shape: Shape, machine: Machine) -> float:
-    by_row = SCORE_ROW + SCORE_CELL * _cells(shape) + SCORE_DIMENSION * shape.width
+    by_row = SCORE_ROW + SCORE_CELL * shape.cells + SCORE_DIMENSION * shape.width
     return machine.forward + machine.slowness * by_row
 
 
-def _cells(shape: Shape) -> int:
-    """Numbers and codes of a row: the elements of a vector are cells of their own."""
-    return shape.values + shape.categorical
-
-
 def train_bytes(shape: Shape) -> int:
-    """At the peak of preparing and training, summed over the processes of this machine."""
+    """At the peak of training, summed over the processes of this machine."""
     window = min(WINDOW_ROWS, shape.training_rows) * shape.encoded_row_bytes
     group = shape.group_rows * shape.encoded_row_bytes
-    kept = shape.held_out * (shape.encoded_row_bytes + 4 * shape.width + _scored_row_bytes(shape))
+    scored = SCORE_DIMENSION_BYTES * shape.width + SCORE_CELL_BYTES * shape.cells
+    kept = shape.held_out * (shape.encoded_row_bytes + 4 * shape.width + scored)
     rank = RANK_BYTES + WINDOW_COPIES * window + group + shape.group_bytes
     rank += kept + 4 * WEIGHT_COPIES * shape.weights + COMPILER_BYTES * shape.compiles
     gram = 16 * shape.width**2
     return PARENT_BYTES + gram + shape.ranks * rank
 
 
+def prepare_bytes(shape: Shape) -> int:
+    """At the peak of preparing: what is read, by as many threads as read at once, what is sampled of row groups that
+    wait to be added up, and of the whole; then row groups that wait encoded, and what the Gram matrix is made by."""
+    readers, waiting = min(AT_ONCE, shape.groups), min(AT_ONCE + 2, shape.groups)
+    cells = min(BATCH_CELLS, shape.batch_rows * shape.cells)
+    reading = readers * (_page_bytes(shape) + 2 * shape.batch_bytes + 16 * cells)
+    numbers = 8 * shape.values * min(SAMPLE_ROWS, SAMPLE_CELLS / max(1, shape.values), shape.training_rows)
+    held = min(_most_kept(shape, HELD_OUT_ROWS), shape.rows * shape.holdout)
+    anchors = min(_most_kept(shape, ANCHOR_ROWS), shape.training_rows)
+    kept = shape.row_bytes * (held + anchors)
+    of_a_group = min(numbers, 8 * shape.values * shape.group_rows)
+    of_a_group += shape.row_bytes * (min(held, shape.group_rows * shape.holdout) + min(2 * anchors, shape.group_rows))
+    statistics = reading + waiting * of_a_group + 3 * (numbers + kept)
+    encoding = readers * (_page_bytes(shape) + 2 * shape.batch_bytes + 4 * cells)
+    block = 4 * GRAM_COPIES * min(shape.width * min(BLOCK_ROWS, shape.group_rows), BLOCK_CELLS)
+    gram = 8 * GRAM_COPIES * shape.width**2 + block
+    products = encoding + waiting * shape.group_rows * shape.encoded_row_bytes + gram + kept + numbers
+    return round(PARENT_BYTES + PREPARE_HEAP * max(statistics, products))
+
+
 def score_bytes(shape: Shape) -> int:
-    """At the peak of scoring: batches that wait, what each thread makes of its part, and the row group in reading."""
-    batch = min(BATCH_ROWS, shape.group_rows)
-    row = shape.group_bytes / shape.group_rows + SCORED_BYTES * shape.latent_dim
-    waiting = (shape.threads + 3) * batch * row
-    computed = shape.threads * min(MEASURED_AT_ONCE, batch) * _scored_row_bytes(shape)
-    return round(PARENT_BYTES + waiting + computed + shape.group_bytes + 4 * shape.weights)
+    """At the peak of scoring: batches that wait, what each thread makes of its part, and what is read and written."""
+    waiting = (shape.threads + 3) * (shape.batch_bytes + SCORED_BYTES * shape.batch_rows * shape.latent_dim)
+    rows = min(MEASURED_ROWS, shape.batch_rows)
+    measured = SCORE_DIMENSION_BYTES * min(MEASURED_CELLS, rows * shape.width)
+    measured += SCORE_CELL_BYTES * min(MEASURED_CELLS, rows * shape.cells)
+    computed = shape.threads * (measured + 4 * min(BATCH_CELLS, shape.batch_rows * shape.cells))
+    written = min(GROUP_ROWS, shape.rows) * 8 * (shape.carried + shape.latent_dim)
+    held = waiting + computed + written + _page_bytes(shape) + COLUMN_BYTES * shape.columns + 4 * shape.weights
+    return round(PARENT_BYTES + SCORE_HEAP * held)
 
 
-def _scored_row_bytes(shape: Shape) -> int:
-    return SCORE_DIMENSION_BYTES * shape.width + SCORE_CELL_BYTES * _cells(shape)
+def _page_bytes(shape: Shape) -> int:
+    """Of the pages that are read at once, one a column."""
+    return 2 * min(shape.group_bytes, PAGE_BYTES * shape.columns)
+
+
+def _most_kept(shape: Shape, rows: int) -> float:
+    """Rows of a reservoir."""
+    return min(rows, max(1_024, KEPT_CELLS / max(1, shape.cells)))

@@ -29,6 +29,7 @@ STATE_VERSION = 3
 BURST_ROWS, BURST_BYTES, BURST_STEPS = 32_768, 8 * 2**20, 32
 #: Rows that are looked through for missing values at once.
 AT_ONCE = 2_048
+ANOTHER_SPLIT = "the split of a pinned row group gave other rows than the plan"
 #: Of a device's free memory, what training rows may take.
 DEVICE_SHARE = 0.5
 
@@ -62,15 +63,19 @@ class EncodedRowGroups:
 
     def decoded(self, group: TrainingGroup) -> EncodedRows:
         """Decoded and encoded anew, by as many threads at once as ask."""
-        parts, begin = [], 0
-        path = self.snapshot.fragments[group.fragment].path
+        layout, path = self.transform.layout, self.snapshot.fragments[group.fragment].path
+        values = np.empty((group.rows, layout.num_values), np.float32)
+        codes = np.empty((group.rows, layout.num_codes), np.int32)
+        nulled, begin, end = np.zeros(len(layout.blocks), np.int64), 0, 0
         for batch in self.snapshot.read(group.fragment, group.row_group, self.columns):
             held = self.split.held_out(batch, Place(path, group.row_group, begin))
-            parts.append(self.transform.apply(batch.filter(pa.array(~held))))
-            begin += batch.num_rows
-        rows = EncodedRows.concatenated(parts)
-        assert len(rows) == group.rows, "the split of a pinned row group gave other rows than the plan"
-        return rows
+            part = self.transform.apply(batch.filter(pa.array(~held)))
+            begin, start, end = begin + batch.num_rows, end, end + len(part)
+            assert end <= group.rows, ANOTHER_SPLIT
+            values[start:end], codes[start:end] = part.values, part.codes
+            nulled += part.nulled
+        assert end == group.rows, ANOTHER_SPLIT
+        return EncodedRows(values, codes, tuple(nulled.tolist()))
 
 
 class Gather(Protocol):

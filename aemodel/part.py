@@ -14,17 +14,38 @@ import pyarrow.parquet as pq
 from aemodel.errors import PublishError, shown
 from aemodel.files import sync_file
 
+#: A row group is closed when it has as many rows, or takes as many bytes in memory: what reads it may hold it whole,
+#: and of small ones takes longer to find each than to read it.
+GROUP_ROWS, GROUP_BYTES = 65_536, 128 * 2**20
+
 
 def write_part(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
     """Write one file of the staged table, durable when it returns. The number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = 0
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_repetitive(schema)) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            rows += batch.num_rows
+        for group in _row_groups(batches):
+            writer.write_table(pa.Table.from_batches(group, schema))
+            rows += sum(batch.num_rows for batch in group)
     sync_file(path)
     return rows
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Whole batches, as many as make a row group."""
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if group and rows + batch.num_rows > GROUP_ROWS:
+            yield group
+            group, rows, size = [], 0, 0
+        group.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+            yield group
+            group, rows, size = [], 0, 0
+    if group:
+        yield group
 
 
 def _repetitive(schema: pa.Schema) -> list[str] | bool:

@@ -16,6 +16,8 @@ from aemodel.model import Autoencoder, Batch, Linear, PrincipalAxes
 
 #: Rows from which the Gram matrix is taken; more change the axes by less than training does.
 GRAM_ROWS = 1_000_000
+#: Rows of which products are added up at once, and dimensions of them.
+BLOCK_ROWS, BLOCK_CELLS = 16_384, 16_777_216
 #: The Gram matrix takes 8·width² bytes and its axes some times width³ operations.
 MAX_WIDTH = 8_192
 #: What `latent_dim: auto` keeps of the variance that the largest allowed width explains.
@@ -54,9 +56,10 @@ def principal_axes(layout: Layout, rows: Iterable[EncodedRows], latent_dim: int)
     linear = Linear(layout)
     count, total = 0, torch.zeros(layout.width, dtype=torch.float64)
     gram = torch.zeros(layout.width, layout.width, dtype=torch.float64)
+    block = min(BLOCK_ROWS, max(1, BLOCK_CELLS // layout.width))
     for part in rows:
-        for start in range(0, len(part), 16_384):
-            x, _ = linear(Batch.of(part[start : start + 16_384]))
+        for start in range(0, len(part), block):
+            x, _ = linear(Batch.of(part[start : start + block]))
             total += x.sum(dim=0, dtype=torch.float64)
             gram += x.T @ x  # float32 products of bounded values, summed over blocks in float64
         count += len(part)

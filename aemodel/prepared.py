@@ -47,8 +47,6 @@ ANCHOR_ROWS = 10_000
 AT_ONCE = 2
 
 T = TypeVar("T")
-#: A batch, which of its rows are held out, and their priorities.
-_Divided = tuple[pa.RecordBatch, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -236,22 +234,22 @@ def _first_pass(
     held_out, anchors = Reservoir(types, HELD_OUT_ROWS), Reservoir(types, ANCHOR_ROWS)
     groups = []
 
-    def measured(fragment: int, group: int) -> tuple[Statistics, list[_Divided]]:
-        part, begin, divided = Statistics(schema.inputs, whole.sample.below), 0, []
+    def measured(fragment: int, group: int) -> tuple[Statistics, Reservoir, Reservoir]:
+        part, begin, some_held, some = Statistics(schema.inputs, whole.sample.below), 0, held_out.part(), anchors.part()
         for batch in snapshot.read(fragment, group, kept):
             held = chosen.held_out(batch, Place(snapshot.fragments[fragment].path, group, begin))
             priorities = row_priorities(fragment, group, np.arange(begin, begin + batch.num_rows))
             part.update(batch.filter(pa.array(~held)), priorities[~held])
-            divided.append((batch, held, priorities))
+            some_held.add(batch, held, priorities)
+            some.add(batch, ~held, priorities)
             begin += batch.num_rows
-        return part, divided
+        return part, some_held, some
 
     places = [(fragment, group) for fragment, group, _ in snapshot.row_groups()]
-    for (fragment, group), (part, divided) in zip(places, _some_at_once(measured, places), strict=True):
+    for (fragment, group), (part, some_held, some) in zip(places, _some_at_once(measured, places), strict=True):
         whole.merge(part)
-        for batch, held, priorities in divided:
-            held_out.add(batch, held, priorities)
-            anchors.add(batch, ~held, priorities)
+        held_out.merge(some_held)
+        anchors.merge(some)
         if part.rows:
             groups.append(TrainingGroup(fragment, group, part.rows))
     return whole, groups, held_out, anchors

@@ -1,9 +1,11 @@
-"""A bounded sample of the rows of a stream, the same whatever batches they come in."""
+"""A bounded sample of the rows of a stream, the same whatever batches and parts they come in."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+
+from aemodel import cells
 
 #: Cells that are kept at most, where rows are wide.
 KEPT_CELLS = 16_777_216
@@ -12,21 +14,40 @@ KEPT_CELLS = 16_777_216
 class Reservoir:
     """Raw rows of lowest priority, up to a bound: with random priorities a uniform sample."""
 
-    def __init__(self, schema: pa.Schema, most: int) -> None:
-        self.schema, self.seen = schema, 0
-        elements = sum(f.type.list_size if pa.types.is_fixed_size_list(f.type) else 1 for f in schema)
-        self.limit = max(1_024, min(most, KEPT_CELLS // max(1, elements)))
-        self.highest: int | None = None
+    def __init__(self, schema: pa.Schema, most: int, below: np.uint64 | None = None) -> None:
+        """None but rows of a priority under `below`: the whole that this is a part of has enough."""
+        self.schema, self.most, self.below, self.seen = schema, most, below, 0
+        self.limit = max(1_024, min(most, KEPT_CELLS // cells.in_a_row(schema)))
         self.batches: list[pa.RecordBatch] = []
         self.priorities: list[np.ndarray] = []
+
+    def part(self) -> Reservoir:
+        """An empty one for some of the rows, to be merged with this one in their order."""
+        return Reservoir(self.schema, self.most, self.below)
 
     def add(self, batch: pa.RecordBatch, wanted: np.ndarray, priorities: np.ndarray) -> None:
         """`wanted` and `priorities` have shape (rows,)."""
         self.seen += int(wanted.sum())
-        if self.highest is not None:
-            wanted = wanted & (priorities < self.highest)
-        self.batches.append(batch.filter(pa.array(wanted)))
-        self.priorities.append(priorities[wanted])
+        self._keep(batch, wanted, priorities)
+
+    def merge(self, other: Reservoir) -> None:
+        self.seen += other.seen
+        priorities, begin = np.concatenate([np.empty(0, np.uint64), *other.priorities]), 0
+        for batch in other.batches:
+            self._keep(batch, np.ones(batch.num_rows, bool), priorities[begin : begin + batch.num_rows])
+            begin += batch.num_rows
+
+    def table(self) -> pa.Table:
+        if self.batches:
+            self._prune()
+        return pa.Table.from_batches(self.batches, self.schema)
+
+    def _keep(self, batch: pa.RecordBatch, wanted: np.ndarray, priorities: np.ndarray) -> None:
+        if self.below is not None:
+            wanted = wanted & (priorities < self.below)
+        if wanted.any():
+            self.batches.append(batch if wanted.all() else batch.filter(pa.array(wanted)))
+            self.priorities.append(priorities[wanted])
         if sum(map(len, self.priorities)) > 2 * self.limit:
             self._prune()
 
@@ -35,10 +56,5 @@ class Reservoir:
         if len(priorities) > self.limit:
             keep = np.sort(np.argpartition(priorities, self.limit)[: self.limit])
             rows, priorities = rows.take(pa.array(keep)), priorities[keep]
-            self.highest = priorities.max()
+            self.below = priorities.max()
         self.batches, self.priorities = rows.to_batches(), [priorities]
-
-    def table(self) -> pa.Table:
-        if self.batches:
-            self._prune()
-        return pa.Table.from_batches(self.batches, self.schema)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from aemodel.bundle import MEASURED_AT_ONCE, Bundle
+from aemodel.bundle import Bundle, measured_at_once
 from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
 from aemodel.config import OutputJob
 from aemodel.contract import Contract
@@ -104,11 +104,11 @@ class Scorer:
     @torch.inference_mode()
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
-        starts, parts = [], []
+        starts, parts, at_once = [], [], measured_at_once(self.bundle.transform.layout.width)
         for first in range(0, max(1, batch.num_rows), AT_ONCE):
             rows = self._encoded(batch.slice(first, AT_ONCE))
-            for start in range(0, max(1, len(rows)), MEASURED_AT_ONCE):
-                parts.append(self._measured(rows[start : start + MEASURED_AT_ONCE]))
+            for start in range(0, max(1, len(rows)), at_once):
+                parts.append(self._measured(rows[start : start + at_once]))
                 starts.append(first + start)
         arrays = _columns_of(np.concatenate([p.numbers for p in parts]))
         if self.columns.anomaly:

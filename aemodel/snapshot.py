@@ -20,15 +20,22 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from aemodel import cells
 from aemodel.errors import SchemaError, SnapshotChanged, SnapshotError, redacted, shown, without_secrets
 from aemodel.files import digest, read_state, write_json
 from aemodel.listing import filesystem_of, listed
 from aemodel.unified import FileSchema, Partition, conformed, unified
 
-BATCH_ROWS = 65_536
+#: Of what is read at once, the rows, and the cells where rows are wide: 64 MB of float64.
+BATCH_ROWS, BATCH_CELLS = 65_536, 8_388_608
 #: What pyarrow says of encrypted columns, and of nulls among lists of fixed size, which it writes and cannot read.
 NOT_SUPPORTED = ("decrypt", "Expected all lists to be of size")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def batch_rows(types: pa.Schema) -> int:
+    """How many rows of these columns are read at once."""
+    return min(BATCH_ROWS, max(1, BATCH_CELLS // cells.in_a_row(types)))
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Snapshot:
             with self._open(pinned) as file:
                 present = set(file.schema_arrow.names)
                 held = [c for c in columns if c in present]
-                for batch in file.iter_batches(BATCH_ROWS, [row_group], held, use_threads=threads):
+                for batch in file.iter_batches(batch_rows(wanted), [row_group], held, use_threads=threads):
                     batch.validate(full=True)
                     rows += batch.num_rows
                     yield conformed(batch, wanted, pinned.partition, where)
@@ -109,7 +116,8 @@ class Snapshot:
             yield from self.read(fragment, group, columns, threads)
 
     def sample(self, columns: Sequence[str], rows: int = 65_536, groups: int = 16) -> list[pa.RecordBatch]:
-        """The first rows of some row groups spread evenly over the table; each batch is a run of consecutive rows."""
+        """The first rows of some row groups spread evenly over the table; each batch is a run of consecutive rows,
+        shorter where they are wide."""
         filled = [(f, g) for f, g, n in self.row_groups() if n]
         spread = filled[:: max(1, -(-len(filled) // groups))]
         taken = []

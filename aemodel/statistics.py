@@ -205,10 +205,15 @@ class Statistics:
     def update(self, batch: pa.RecordBatch, priorities: np.ndarray) -> None:
         if batch.num_rows == 0:
             return
-        numbers = [self.columns[c].update(batch.column(c)) for c in self.columns]
         wanted = np.flatnonzero(self.sample.wanted(priorities))
-        numeric = [n[wanted] for n in numbers if n is not None]
-        self.sample.update(priorities[wanted], np.stack(numeric, axis=1) if numeric else np.empty((len(wanted), 0)))
+        # Filled column by column: the numbers of all columns at once, and them stacked, would be as much again twice.
+        rows, place = np.empty((len(wanted), len(self.numeric))), 0
+        for name, column in self.columns.items():
+            numbers = column.update(batch.column(name))
+            if numbers is not None:
+                rows[:, place] = numbers[wanted]
+                place += 1
+        self.sample.update(priorities[wanted], rows)
         self.rows += batch.num_rows
 
     def merge(self, other: Statistics) -> None:

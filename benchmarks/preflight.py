@@ -126,7 +126,7 @@ def _figures(found: preflight.Findings, taken: Taken) -> list[tuple[str, float, 
         ("evaluate, s", expected.evaluate, seconds["evaluate"] + seconds["report"]),
         ("score, s", expected.score, taken.score["seconds"]["score"]),
         ("in all, s", expected.total - spared, taken.start + phases),
-        ("training, MB", expected.train_bytes / MEGABYTE, taken.train["peak_memory_mb"]),
+        ("training, MB", max(expected.prepare_bytes, expected.train_bytes) / MEGABYTE, taken.train["peak_memory_mb"]),
         ("scoring, MB", expected.score_bytes / MEGABYTE, taken.score["peak_memory_mb"]),
     ]
 

@@ -29,6 +29,22 @@ def test_the_wanted_rows_of_lowest_priority_are_kept_whatever_batches_they_come_
     assert found == sorted(lowest.tolist())
 
 
+@given(st.integers(0, 6_000), st.sampled_from([100, 700, 3_000]), st.integers(1, 3))
+def test_parts_that_were_begun_before_others_were_merged_give_the_same(rows: int, at_once: int, ahead: int) -> None:
+    priorities = np.random.default_rng(rows).permutation(rows).astype(np.uint64)
+    reservoir, expected = sampled(rows, at_once, priorities)
+    whole, begun = Reservoir(TYPES, 10), list[Reservoir]()
+    for begin in range(0, rows, at_once):
+        numbers = np.arange(begin, min(rows, begin + at_once))
+        begun.append(whole.part())
+        begun[-1].add(pa.record_batch([pa.array(numbers)], schema=TYPES), numbers % 3 > 0, priorities[numbers])
+        if len(begun) > ahead:
+            whole.merge(begun.pop(0))
+    for part in begun:
+        whole.merge(part)
+    assert whole.table()["x"].to_pylist() == expected and whole.seen == reservoir.seen
+
+
 def test_fewer_rows_are_kept_where_they_are_wide() -> None:
     wide = pa.schema([("v", pa.list_(pa.float32(), 8_192))])
     assert Reservoir(wide, 100_000).limit == 2_048

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aemodel import snapshot
 from aemodel.errors import SchemaError, SnapshotChanged, SnapshotError
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
@@ -322,6 +323,16 @@ def test_a_sample_is_runs_of_rows_from_all_over_the_table(tmp_path: Path) -> Non
         assert values[0] % 10 == 0
         assert (np.diff(values) == 1).all()
     assert taken[-1].column(0)[0].as_py() > 800
+
+
+def test_of_wide_rows_fewer_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "BATCH_CELLS", 60)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(400.0)), 4)
+    table = pa.table({"x": np.arange(100), "y": np.arange(100), "v": vectors})
+    pinned = open_snapshot(str(tables.write(table, tmp_path / "rows.parquet", row_group_size=100)))
+    wide, narrow = (list(pinned.read(0, 0, names)) for names in (table.column_names, ["x"]))
+    assert [b.num_rows for b in wide] == [10] * 10 and [b.num_rows for b in narrow] == [60, 40]
+    assert pa.Table.from_batches(wide).equals(table)
 
 
 def test_a_table_without_rows_is_a_snapshot_without_a_sample(tmp_path: Path) -> None:

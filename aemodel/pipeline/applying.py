@@ -57,6 +57,7 @@ def score(job: Job, version: str, work: Path, run_folder: str | None = None) -> 
     carried = carried_columns(job, snapshot)
     table = check_output(job, snapshot, scorer.bundle.model.latent_dim)
     check_memory(job, snapshot, scoring_alone=run_folder is None)
+    memory.give_back()  # what evaluating took
     recipe = digest([scorer.bundle.digest, job.name, version, scorer.columns.all, carried, code_version()])
     key = digest([snapshot.digest, recipe])
     if table.holds(key):

@@ -18,6 +18,7 @@ from aemodel.cost import (
     Machine,
     Shape,
     estimate,
+    prepare_bytes,
     score_bytes,
     train_bytes,
 )
@@ -94,7 +95,9 @@ def check_memory(job: Job, snapshot: Snapshot, scoring_alone: bool = False) -> N
 
 def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
     """`check_memory`, of a table of known shape."""
-    needed = score_bytes(shape) if scoring_alone else max(train_bytes(shape), score_bytes(shape))
+    needed = score_bytes(shape)
+    if not scoring_alone:
+        needed = max(prepare_bytes(shape), train_bytes(shape), needed)
     limit, what = job.memory_limit_bytes, "scoring" if scoring_alone else "a run"
     if job.memory_limit is not None and needed > limit:
         ways = ["raise it"]

@@ -29,9 +29,8 @@ def rendered(found: Findings) -> str:
         found.too_small, "too small", found.good_rows
     )
     verdict = f"of {mine}" if found.fits else f"MORE THAN THE {mine} THERE ARE"
-    lines.append(
-        f"  memory     training {size_text(expected.train_bytes)}, scoring {size_text(expected.score_bytes)}, {verdict}"
-    )
+    parts = {"preparing": expected.prepare_bytes, "training": expected.train_bytes, "scoring": expected.score_bytes}
+    lines.append(f"  memory     {', '.join(f'{k} {size_text(v)}' for k, v in parts.items())}, {verdict}")
     lines.append(
         f"  training   batches of {shape.batch_size * shape.ranks:,}, {shape.steps_per_epoch:,} steps an epoch, "
         f"at most {_count(shape.max_epochs, 'epoch')}; {_count(shape.ranks, 'rank')}: {found.devices}"

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from aemodel import part
 from aemodel.errors import PublishError
 from aemodel.part import check_part, write_part
 from tests import tables
@@ -35,6 +37,32 @@ NESTED = pa.table(
         "map": pa.array([[("a", np.nan), ("b", None)], None, []], MAP),
     }
 )
+
+
+@pytest.mark.parametrize(
+    ("batches", "groups"), [([7] * 30, [98, 98, 14]), ([150, 20], [150, 20]), ([100], [100]), ([60, 60], [60, 60])]
+)
+def test_small_batches_are_written_together(
+    batches: list[int], groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "GROUP_ROWS", 100)
+    assert written_groups(tmp_path / "part.parquet", batches) == groups
+
+
+def test_wide_rows_make_smaller_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part, "GROUP_BYTES", 8 * 25)
+    assert written_groups(tmp_path / "part.parquet", [10] * 6) == [30, 30]
+
+
+def written_groups(path: Path, batches: list[int]) -> list[int]:
+    """The rows of each row group, which hold what was given, in order."""
+    rows = pa.table({"x": np.arange(sum(batches))})
+    starts = np.cumsum([0, *batches[:-1]])
+    given = [rows.slice(a, n).combine_chunks().to_batches()[0] for a, n in zip(starts, batches, strict=True)]
+    assert write_part(path, given, rows.schema) == rows.num_rows
+    with pq.ParquetFile(path) as file:
+        assert file.read().equals(rows)
+        return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
 def test_a_part_that_carries_every_kind_of_column_passes(tmp_path: Path) -> None:
