@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aemodel import snapshot
 from aemodel.config import Job
 from aemodel.errors import SnapshotChanged, TrainingError
 from aemodel.layout import EncodedRows, Layout
@@ -231,6 +232,19 @@ def test_a_real_row_group_is_its_training_rows_encoded(mixed_snapshot: Snapshot,
         assert len(read(group)) == group.rows
         np.testing.assert_array_equal(read(group).values, expected.values)
         np.testing.assert_array_equal(read(group).codes, expected.codes)
+
+
+def test_a_row_group_that_is_read_in_parts_is_encoded_the_same(
+    mixed_snapshot: Snapshot, mixed_prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
+    group = max(mixed_prepared.groups, key=lambda g: g.rows)
+    whole = read.decoded(group)
+    monkeypatch.setattr(snapshot, "BATCH_ROWS", 5)
+    parts = read.decoded(group)
+    np.testing.assert_array_equal(parts.values, whole.values)
+    np.testing.assert_array_equal(parts.codes, whole.codes)
+    assert parts.nulled == whole.nulled and any(whole.nulled)
 
 
 def test_the_rows_are_the_same_with_a_cache_that_holds_none_some_or_all(
