@@ -57,14 +57,14 @@ PARENT_BYTES, RANK_BYTES = 500 * MEGABYTE, 480 * MEGABYTE
 SCORE_DIMENSION_BYTES, SCORE_CELL_BYTES = 17, 21
 #: Of a scored row that waits to be written, by latent: two copies.
 SCORED_BYTES = 8
-#: Copies of a Gram matrix and of the rows that it is made of, while it is.
-GRAM_COPIES = 3
+#: Copies of a Gram matrix while its eigenvectors are looked for, and of the rows that it is made of.
+GRAM_COPIES, BLOCK_COPIES = 6, 3
 #: Of a page and of a column's dictionary, decompressed, as writers make them.
 PAGE_BYTES = MEGABYTE
-#: Of what is fitted of a column, in all forms that it is held in.
-COLUMN_BYTES = 60_000
-#: What the heap takes of what is held of it at once, where many threads take and free: in preparing, in scoring.
-PREPARE_HEAP, SCORE_HEAP = 1.3, 1.4
+#: Of a column: what is fitted of it, in all forms that it is held in, and what reading it takes beside its page.
+COLUMN_BYTES = 330_000
+#: What the heap takes of what is held of it at once, where many threads take and free.
+HEAP = 1.15
 #: What a compiler holds, in the process that it compiles for.
 COMPILER_BYTES = 250 * MEGABYTE
 #: Windows of encoded rows: the one in use, and the next one.
@@ -288,22 +288,23 @@ def prepare_bytes(shape: Shape) -> int:
     of_a_group += shape.row_bytes * (min(held, shape.group_rows * shape.holdout) + min(2 * anchors, shape.group_rows))
     statistics = reading + waiting * of_a_group + 3 * (numbers + kept)
     encoding = readers * (_page_bytes(shape) + 2 * shape.batch_bytes + 4 * cells)
-    block = 4 * GRAM_COPIES * min(shape.width * min(BLOCK_ROWS, shape.group_rows), BLOCK_CELLS)
+    block = 4 * BLOCK_COPIES * min(shape.width * min(BLOCK_ROWS, shape.group_rows), BLOCK_CELLS)
     gram = 8 * GRAM_COPIES * shape.width**2 + block
     products = encoding + waiting * shape.group_rows * shape.encoded_row_bytes + gram + kept + numbers
-    return round(PARENT_BYTES + PREPARE_HEAP * max(statistics, products))
+    return round(PARENT_BYTES + HEAP * max(statistics, products))
 
 
 def score_bytes(shape: Shape) -> int:
     """At the peak of scoring: batches that wait, what each thread makes of its part, and what is read and written."""
-    waiting = (shape.threads + 3) * (shape.batch_bytes + SCORED_BYTES * shape.batch_rows * shape.latent_dim)
+    waiting = min((shape.threads + 3) * shape.batch_bytes, shape.decoded_bytes)
+    waiting += (shape.threads + 3) * SCORED_BYTES * shape.batch_rows * shape.latent_dim
     rows = min(MEASURED_ROWS, shape.batch_rows)
     measured = SCORE_DIMENSION_BYTES * min(MEASURED_CELLS, rows * shape.width)
     measured += SCORE_CELL_BYTES * min(MEASURED_CELLS, rows * shape.cells)
     computed = shape.threads * (measured + 4 * min(BATCH_CELLS, shape.batch_rows * shape.cells))
     written = min(GROUP_ROWS, shape.rows) * 8 * (shape.carried + shape.latent_dim)
     held = waiting + computed + written + _page_bytes(shape) + COLUMN_BYTES * shape.columns + 4 * shape.weights
-    return round(PARENT_BYTES + SCORE_HEAP * held)
+    return round(PARENT_BYTES + HEAP * held)
 
 
 def _page_bytes(shape: Shape) -> int:
