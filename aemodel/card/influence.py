@@ -24,13 +24,15 @@ def total_indices(model: Autoencoder, layout: Layout, batch: Batch) -> np.ndarra
     batch = batch[_affordable(len(layout.blocks), model)]
     features = model.encode(batch)
     rng = np.random.default_rng(0)
-    squares = []
-    for block in layout.blocks:
+    # In one array: small ones, made one by one among the large ones of each pass, keep the heap from using what those
+    # leave for the next, and it grew by gigabytes where there are thousands of columns.
+    squares = torch.empty(features.shape[1], len(layout.blocks), dtype=torch.float64)
+    for place, block in enumerate(layout.blocks):
         shift = int(rng.integers(1, max(2, len(features))))
         moved = features - model.encode(_with_column_of(batch, _shifted(batch, shift), block))
-        squares.append(moved.double().square().mean(dim=0))
+        squares[:, place] = moved.double().square().mean(dim=0)
     variance = features.double().var(dim=0, correction=0)[:, None]
-    return torch.where(variance > 1e-12, torch.stack(squares, dim=1) / (2 * variance.clamp(min=1e-12)), 0.0).numpy()
+    return torch.where(variance > 1e-12, squares / (2 * variance.clamp(min=1e-12)), 0.0).numpy()
 
 
 def _shifted(batch: Batch, shift: int) -> Batch:
