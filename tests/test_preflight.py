@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,18 @@ def test_the_schedule_is_the_one_of_training(orders: Path) -> None:
     seen = found(orders)
     assert (seen.shape.batch_size, seen.shape.steps_per_epoch, seen.shape.max_epochs) == (64, 8, 188)
     assert "batches of 64, 8 steps an epoch, at most 188 epochs; 1 rank: one CPU is enough" in preflight.rendered(seen)
+
+
+def test_the_memory_that_a_refusal_names_is_enough(orders: Path) -> None:
+    snapshot = open_snapshot(str(orders))
+    limited = job(orders).model_copy(update={"memory_limit": "0.5GB"})
+    for alone in (False, True):
+        with pytest.raises(JobError) as refused:
+            preflight.check_memory(limited, snapshot, scoring_alone=alone)
+        named = re.search(r"needs about ([\d.]+) (MB|GB)", str(refused.value))
+        assert named
+        enough = limited.model_copy(update={"memory_limit": named[1] + named[2]})
+        preflight.check_memory(enough, snapshot, scoring_alone=alone)
 
 
 def test_a_run_that_would_take_more_memory_than_the_job_allows_is_refused_with_what_it_needs(orders: Path) -> None:

@@ -95,19 +95,32 @@ def check_memory(job: Job, snapshot: Snapshot, scoring_alone: bool = False) -> N
 
 def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
     """`check_memory`, of a table of known shape."""
-    needed = score_bytes(shape)
-    if not scoring_alone:
-        needed = max(prepare_bytes(shape), train_bytes(shape), needed)
+    needed = _needed(shape, scoring_alone)
     limit, what = job.memory_limit_bytes, "scoring" if scoring_alone else "a run"
     if job.memory_limit is not None and needed > limit:
         ways = ["raise it"]
         ways += ["set training.compile to false"] if shape.compiles and not scoring_alone else []
         good = good_rows(shape, limit)
-        ways += [f"write row groups of about {good:,} rows"] if good < shape.group_rows else []
+        smaller = replace(
+            shape, groups=-(-shape.rows // good), group_rows=good, group_bytes=int(good * shape.row_bytes)
+        )
+        helps = good < shape.group_rows and _needed(smaller, scoring_alone) < needed
+        ways += [f"write row groups of about {good:,} rows"] if helps else []
+        enough = size_text(_rounded_up(needed))
         raise JobError(
-            f"memory_limit is {job.memory_limit}, and {what} needs about {size_text(needed)}: {', or '.join(ways)}; "
+            f"memory_limit is {job.memory_limit}, and {what} needs about {enough}: {', or '.join(ways)}; "
             "`aemodel preflight` tells more"
         )
+
+
+def _needed(shape: Shape, scoring_alone: bool) -> int:
+    return score_bytes(shape) if scoring_alone else max(prepare_bytes(shape), train_bytes(shape), score_bytes(shape))
+
+
+def _rounded_up(size: int) -> int:
+    """To what `size_text` tells in full: a limit of that is enough."""
+    step = 10**8 if size >= 10**9 else 10**6
+    return -(-size // step) * step
 
 
 def planned(job: Job, snapshot: Snapshot, footers: Footers, shape: Shape, machine: Machine) -> Findings:
