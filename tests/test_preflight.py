@@ -166,6 +166,19 @@ def test_the_memory_that_a_refusal_names_is_enough(orders: Path) -> None:
         preflight.check_memory(enough, snapshot, scoring_alone=alone)
 
 
+def test_only_what_would_lower_the_need_is_advised(orders: Path) -> None:
+    shape = found(orders).shape
+    limited = job(orders).model_copy(update={"memory_limit": "0.5GB"})
+    large = replace(shape, rows=10**8, decoded_bytes=10**11, group_rows=10**7, group_bytes=10**10, compiles=True)
+    with pytest.raises(JobError, match=r"raise it, or write row groups of about [\d,]+ rows; "):
+        preflight.refuse_beyond(limited, large, scoring_alone=True)
+    with pytest.raises(JobError, match=r"raise it, or set training\.compile to false, or write row groups"):
+        preflight.refuse_beyond(limited, large)
+    fine = replace(large, group_rows=128, group_bytes=128_000)
+    with pytest.raises(JobError, match=r": raise it; "):
+        preflight.refuse_beyond(limited, fine, scoring_alone=True)
+
+
 def test_a_run_that_would_take_more_memory_than_the_job_allows_is_refused_with_what_it_needs(orders: Path) -> None:
     snapshot = open_snapshot(str(orders))
     limited = job(orders).model_copy(update={"memory_limit": "0.5GB"})

@@ -98,14 +98,14 @@ def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
     needed = _needed(shape, scoring_alone)
     limit, what = job.memory_limit_bytes, "scoring" if scoring_alone else "a run"
     if job.memory_limit is not None and needed > limit:
-        ways = ["raise it"]
-        ways += ["set training.compile to false"] if shape.compiles and not scoring_alone else []
-        good = good_rows(shape, limit)
-        smaller = replace(
-            shape, groups=-(-shape.rows // good), group_rows=good, group_bytes=int(good * shape.row_bytes)
-        )
-        helps = good < shape.group_rows and _needed(smaller, scoring_alone) < needed
-        ways += [f"write row groups of about {good:,} rows"] if helps else []
+        rows = good_rows(shape, limit)
+        groups, size = max(shape.groups, -(-shape.rows // rows)), int(rows * shape.row_bytes)
+        smaller = replace(shape, groups=groups, group_rows=rows, group_bytes=size)
+        others = {
+            "set training.compile to false": replace(shape, compiles=False),
+            f"write row groups of about {rows:,} rows": smaller if rows < shape.group_rows else shape,
+        }
+        ways = ["raise it", *(way for way, other in others.items() if _needed(other, scoring_alone) < needed)]
         enough = size_text(_rounded_up(needed))
         raise JobError(
             f"memory_limit is {job.memory_limit}, and {what} needs about {enough}: {', or '.join(ways)}; "
