@@ -30,14 +30,6 @@ FORMAT_VERSION = 4
 FILES = ("weights.safetensors", "calibration.safetensors", "neighbours.safetensors", "transform.json")
 WEIGHTS, CALIBRATION, NEIGHBOURS, TRANSFORM = FILES
 MANIFEST = "bundle.json"
-#: Rows that a network and distances are computed of at once, and dimensions of them: what is made of more leaves the
-#: processor's cache, and where rows are wide takes much memory.
-MEASURED_ROWS, MEASURED_CELLS = 4_096, 4_194_304
-
-
-def measured_at_once(width: int) -> int:
-    """How many rows of so many dimensions evidence is computed of at once."""
-    return min(MEASURED_ROWS, max(1, MEASURED_CELLS // max(1, width)))
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ def calibrated(
     near = neighbours.fit(*_parts(model, transform, anchors), _parts(model, transform, held_out))
 
     def measured(rows: EncodedRows) -> Evidence:
-        at_once = measured_at_once(transform.layout.width)
+        at_once = transform.layout.rows_at_once
         starts = range(0, max(1, len(rows)), at_once)
         parts = [evidence_of(model, transform, near, rows[s : s + at_once])[0] for s in starts]
         return Evidence.concatenated(parts)

@@ -18,11 +18,6 @@ LARGEST = 1e100
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
-def in_a_row(types: pa.Schema) -> int:
-    """How many cells a row has, at least one; the elements of a vector are one each."""
-    return max(1, sum(f.type.list_size if pa.types.is_fixed_size_list(f.type) else 1 for f in types))
-
-
 def numbers(array: pa.Array) -> np.ndarray:
     """float64 of shape (rows,), NaN where missing; booleans are 0 and 1, durations seconds, whatever their unit."""
     if pa.types.is_duration(array.type):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from aemodel.bundle import MEASURED_CELLS, MEASURED_ROWS
+from aemodel.layout import AT_ONCE_DIMENSIONS, AT_ONCE_ROWS
 from aemodel.part import GROUP_ROWS
 from aemodel.pca import BLOCK_CELLS, BLOCK_ROWS, GRAM_ROWS
 from aemodel.plan import WINDOW_ROWS
@@ -298,9 +298,9 @@ def score_bytes(shape: Shape) -> int:
     """At the peak of scoring: batches that wait, what each thread makes of its part, and what is read and written."""
     waiting = min((shape.threads + 3) * shape.batch_bytes, shape.decoded_bytes)
     waiting += (shape.threads + 3) * SCORED_BYTES * shape.batch_rows * shape.latent_dim
-    rows = min(MEASURED_ROWS, shape.batch_rows)
-    measured = SCORE_DIMENSION_BYTES * min(MEASURED_CELLS, rows * shape.width)
-    measured += SCORE_CELL_BYTES * min(MEASURED_CELLS, rows * shape.cells)
+    rows = min(AT_ONCE_ROWS, shape.batch_rows)
+    measured = SCORE_DIMENSION_BYTES * min(AT_ONCE_DIMENSIONS, rows * shape.width)
+    measured += SCORE_CELL_BYTES * min(AT_ONCE_DIMENSIONS, rows * shape.cells)
     computed = shape.threads * (measured + 4 * min(BATCH_CELLS, shape.batch_rows * shape.cells))
     written = min(GROUP_ROWS, shape.rows) * 8 * (shape.carried + shape.latent_dim)
     held = waiting + computed + written + _page_bytes(shape) + COLUMN_BYTES * shape.columns + 4 * shape.weights

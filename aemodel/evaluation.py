@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from aemodel.bundle import Bundle
-from aemodel.layout import EncodedRows
+from aemodel.layout import EncodedRows, Layout
 from aemodel.leaks import Determined, determined
 from aemodel.loader import HeldOutLoader
-from aemodel.model import PrincipalAxes, Reconstruction, reconstruct
+from aemodel.model import Autoencoder, PrincipalAxes, Reconstruction, reconstruct
 from aemodel.pca import Projection
 from aemodel.probe import Target
 
@@ -90,7 +90,11 @@ class Label:
 
 
 def measure(bundle: Bundle, rows: EncodedRows) -> Reconstruction:
-    return reconstruct(bundle.model, HeldOutLoader(rows, 0, 1))
+    return _reconstructed(bundle.model, bundle.transform.layout, rows)
+
+
+def _reconstructed(model: Autoencoder, layout: Layout, rows: EncodedRows) -> Reconstruction:
+    return reconstruct(model, HeldOutLoader(rows, 0, 1, layout.rows_at_once))
 
 
 def evaluate(
@@ -103,7 +107,7 @@ def evaluate(
     """Measure `bundle` and PCA of its width on the same encoded rows, and, to see the gap, on rows trained on."""
     layout = bundle.transform.layout
     learned = measure(bundle, held_out)
-    linear = reconstruct(Projection(layout, pca), HeldOutLoader(held_out, 0, 1))
+    linear = _reconstructed(Projection(layout, pca), layout, held_out)
     columns = tuple(
         ColumnScore(block.column, block.kind, _known(a), _known(b))
         for block, a, b in zip(layout.blocks, learned.r2, linear.r2, strict=True)

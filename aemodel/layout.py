@@ -22,6 +22,9 @@ from aemodel.config import Kind
 MISSING, OTHER, FIRST_LEVEL = 0, 1, 2
 #: Levels of a categorical column, by frequency, that have a dimension of their own; the rest share "other".
 LINEAR_LEVELS = 64
+#: Rows that a network and distances are computed of at once, and dimensions of them: what is made of more leaves the
+#: processor's cache, and where rows are wide takes much memory.
+AT_ONCE_ROWS, AT_ONCE_DIMENSIONS = 4_096, 4_194_304
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Layout:
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(b.column for b in self.blocks)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows of this width are computed of at once."""
+        return min(AT_ONCE_ROWS, max(1, AT_ONCE_DIMENSIONS // max(1, self.width)))
 
     @property
     def flags(self) -> list[Block]:

@@ -284,7 +284,7 @@ class HeldOutLoader:
     """Every rank's share of the held-out rows, as batches, in order; one without rows where there are fewer than
     ranks, as each takes part in adding up."""
 
-    def __init__(self, rows: EncodedRows, rank: int, world_size: int, batch_rows: int = 8_192) -> None:
+    def __init__(self, rows: EncodedRows, rank: int, world_size: int, batch_rows: int) -> None:
         self.rows = rows[np.arange(rank, len(rows), world_size)]
         self.batch_rows = batch_rows
 

@@ -41,6 +41,8 @@ PROJECTED = 256
 LEAST_USUAL = 0.05
 #: Rows compared at once: enough for the processor, few enough for memory.
 CHUNK = 4_096
+#: Numbers that means and deviations are taken of at once.
+COPIED_CELLS = 2**20
 #: Rows that are compared with all fine references at once.
 SEARCHED = 512
 #: Of a unit, that coarse distances are measured in: 3 × COARSE_DIMENSIONS × FARTHEST of them fit 16 bits.
@@ -68,20 +70,20 @@ class Units:
 
     @classmethod
     def of(cls, numbers: np.ndarray, others: np.ndarray, seed: int) -> Units:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of a column without a value
-            center, spread = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
+        center, spread = _center_and_spread(numbers)
         dimensions = numbers.shape[1] + others.shape[1]
         projection = np.zeros((0, 0), np.float32)
         if dimensions > PROJECTED:
             drawn = np.random.default_rng(seed).normal(size=(dimensions, PROJECTED))
             projection = (drawn / np.sqrt(PROJECTED)).astype(np.float32)
-        return cls(np.nan_to_num(center), np.where(spread > 0, spread, 1.0), projection)
+        return cls(center, spread, projection)
 
     def __call__(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
         """float32 (rows, dimensions) of `numbers` (rows, num_values), NaN where missing, and the rest of the row."""
         center, spread = self.center.astype(numbers.dtype), self.spread.astype(numbers.dtype)
-        scaled = np.clip((numbers - center) / spread, -FARTHEST, FARTHEST)
+        scaled = numbers - center
+        scaled /= spread
+        np.clip(scaled, -FARTHEST, FARTHEST, out=scaled)
         scaled[np.isnan(scaled)] = 0
         rows = (
             np.concatenate([scaled, others], axis=1, dtype=np.float32) if others.shape[1] else scaled.astype(np.float32)
@@ -231,6 +233,17 @@ def fit(numbers: np.ndarray, others: np.ndarray, held_out: tuple[np.ndarray, np.
     usual = raw.mean(axis=0, dtype=np.float64)
     # Where nearly every row has its double among the references, one that has none is not infinitely far.
     return replace(unscaled, usual=np.maximum(usual, LEAST_USUAL * usual.max() or 1.0))
+
+
+def _center_and_spread(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(num_values,) each, of numbers (rows, num_values), NaN where missing; some columns at a time, as numpy makes
+    several copies of what it is given."""
+    parts = np.array_split(numbers, max(1, numbers.size // COPIED_CELLS), axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a column without a value
+        center = np.concatenate([np.nanmean(part, axis=0) for part in parts])
+        spread = np.concatenate([np.nanstd(part, axis=0) for part in parts])
+    return np.nan_to_num(center), np.where(spread > 0, spread, 1.0)
 
 
 def _kth(distances: np.ndarray, k: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from aemodel.errors import PublishError, shown
 from aemodel.files import sync_file
+from aemodel.snapshot import batch_rows
 
 #: A row group is closed when it has as many rows, or takes as many bytes in memory: what reads it may hold it whole,
 #: and of small ones takes longer to find each than to read it.
@@ -94,7 +95,7 @@ class _Written:
 
     def next(self, rows: int, columns: Sequence[str]) -> pa.Table:
         """The next rows of the file, or those that there are; always of the same columns."""
-        self._batches = self._batches or self.file.iter_batches(columns=list(columns))
+        self._batches = self._batches or self._read(list(columns))
         taken: list[pa.RecordBatch] = []
         while rows > 0:
             batch = self._left or next(self._batches, None)
@@ -106,6 +107,10 @@ class _Written:
         if not taken:
             return pa.table({name: pa.nulls(0) for name in columns})
         return pa.Table.from_batches(taken)
+
+    def _read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for group in range(self.file.num_row_groups):
+            yield from self.file.iter_batches(batch_rows(self.file.metadata, group, columns), [group], columns)
 
 
 def _same(a: pa.Array, b: pa.Array) -> bool:

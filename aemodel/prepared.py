@@ -231,7 +231,8 @@ def _first_pass(
 ) -> tuple[Statistics, list[TrainingGroup], Reservoir, Reservoir]:
     whole, kept = Statistics(schema.inputs), _kept_columns(snapshot, schema, chosen)
     types = pa.schema([snapshot.schema.field(n) for n in kept])
-    held_out, anchors = Reservoir(types, HELD_OUT_ROWS), Reservoir(types, ANCHOR_ROWS)
+    cells = len(kept) + sum(column.size - 1 for column in schema.inputs)
+    held_out, anchors = Reservoir(types, HELD_OUT_ROWS, cells), Reservoir(types, ANCHOR_ROWS, cells)
     groups = []
 
     def measured(fragment: int, group: int) -> tuple[Statistics, Reservoir, Reservoir]:

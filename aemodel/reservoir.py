@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from aemodel import cells
-
 #: Cells that are kept at most, where rows are wide.
 KEPT_CELLS = 16_777_216
 
@@ -14,16 +12,17 @@ KEPT_CELLS = 16_777_216
 class Reservoir:
     """Raw rows of lowest priority, up to a bound: with random priorities a uniform sample."""
 
-    def __init__(self, schema: pa.Schema, most: int, below: np.uint64 | None = None) -> None:
-        """None but rows of a priority under `below`: the whole that this is a part of has enough."""
-        self.schema, self.most, self.below, self.seen = schema, most, below, 0
-        self.limit = max(1_024, min(most, KEPT_CELLS // cells.in_a_row(schema)))
+    def __init__(self, schema: pa.Schema, most: int, cells: int, below: np.uint64 | None = None) -> None:
+        """At most so many rows of so many `cells`; none but those of a priority under `below`, as the whole that this
+        is a part of has enough."""
+        self.schema, self.most, self.cells, self.below, self.seen = schema, most, cells, below, 0
+        self.limit = max(1_024, min(most, KEPT_CELLS // max(1, cells)))
         self.batches: list[pa.RecordBatch] = []
         self.priorities: list[np.ndarray] = []
 
     def part(self) -> Reservoir:
         """An empty one for some of the rows, to be merged with this one in their order."""
-        return Reservoir(self.schema, self.most, self.below)
+        return Reservoir(self.schema, self.most, self.cells, self.below)
 
     def add(self, batch: pa.RecordBatch, wanted: np.ndarray, priorities: np.ndarray) -> None:
         """`wanted` and `priorities` have shape (rows,)."""

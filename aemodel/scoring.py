@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from aemodel.bundle import Bundle, measured_at_once
+from aemodel.bundle import Bundle
 from aemodel.columns import NUM_REASONS, OutputColumns, columns_of
 from aemodel.config import OutputJob
 from aemodel.contract import Contract
@@ -104,7 +104,7 @@ class Scorer:
     @torch.inference_mode()
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The feature columns of `batch`, row by row. Inputs that the batch lacks count as missing."""
-        starts, parts, at_once = [], [], measured_at_once(self.bundle.transform.layout.width)
+        starts, parts, at_once = [], [], self.bundle.transform.layout.rows_at_once
         for first in range(0, max(1, batch.num_rows), AT_ONCE):
             rows = self._encoded(batch.slice(first, AT_ONCE))
             for start in range(0, max(1, len(rows)), at_once):

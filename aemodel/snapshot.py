@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from aemodel import cells
 from aemodel.errors import SchemaError, SnapshotChanged, SnapshotError, redacted, shown, without_secrets
 from aemodel.files import digest, read_state, write_json
 from aemodel.listing import filesystem_of, listed
@@ -33,9 +32,18 @@ NOT_SUPPORTED = ("decrypt", "Expected all lists to be of size")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-def batch_rows(types: pa.Schema) -> int:
-    """How many rows of these columns are read at once."""
-    return min(BATCH_ROWS, max(1, BATCH_CELLS // cells.in_a_row(types)))
+def batch_rows(footer: pq.FileMetaData, row_group: int, columns: Collection[str]) -> int:
+    """How many rows of these columns are read at once, by the values that a row group holds of them: the elements of a
+    list are one each."""
+    group, names = footer.row_group(row_group), set(columns)
+    chunks = (group.column(i) for i in range(group.num_columns))
+    cells = sum(chunk.num_values for chunk in chunks if _is_within(chunk.path_in_schema, names))
+    return min(BATCH_ROWS, max(1, BATCH_CELLS * group.num_rows // max(1, cells)))
+
+
+def _is_within(path: str, names: Collection[str]) -> bool:
+    """Whether `a.list.element` is a part of one of the columns: of `a`, or of one with a point in its name."""
+    return any(path[:end] in names for end, sign in enumerate(f"{path}.") if sign == ".")
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ class Snapshot:
             with self._open(pinned) as file:
                 present = set(file.schema_arrow.names)
                 held = [c for c in columns if c in present]
-                for batch in file.iter_batches(batch_rows(wanted), [row_group], held, use_threads=threads):
+                at_once = batch_rows(file.metadata, row_group, held)
+                for batch in file.iter_batches(at_once, [row_group], held, use_threads=threads):
                     batch.validate(full=True)
                     rows += batch.num_rows
                     yield conformed(batch, wanted, pinned.partition, where)

@@ -29,6 +29,8 @@ MAX_VOCABULARY = 10_000
 KNOTS = 257
 #: Beyond these quantiles a number is scored along a straight line, so that extremes stay apart.
 TAIL = 0.005
+#: Numbers of a vector that are encoded at once: before they are, they take four times the memory.
+VECTOR_CELLS = 2**20
 #: A nearly constant column would be blown up to full weight; its variance is taken to be at least this.
 LEAST_VARIANCE = 0.02
 
@@ -78,8 +80,9 @@ class ColumnTransform:
         matrix = read if read.ndim == 2 else read[:, None]
         if self.knots:
             matrix = self.curve(matrix[:, 0])[:, None]
-        scaled = (matrix - np.array(self.mean)) / np.array(self.std)
-        return np.clip(scaled, -CLIP, CLIP).astype(np.float32), unusable
+        scaled = matrix - np.array(self.mean)
+        scaled /= np.array(self.std)  # in place, as of a vector it is as large as a table
+        return np.clip(scaled, -CLIP, CLIP, out=scaled).astype(np.float32), unusable
 
     def _codes(self, read: pa.Array) -> tuple[np.ndarray, int]:
         found = pc.index_in(read, value_set=pa.array(self.vocabulary, pa.string()), skip_nulls=True)
@@ -110,6 +113,15 @@ class ColumnTransform:
         return names.take(pa.array(codes))
 
 
+def _encode(column: ColumnTransform, array: pa.Array, place: np.ndarray) -> int:
+    """Fill `place`, (rows, dimensions) or (rows,), with a column's cells; how many of them could not be used."""
+    unusable, at_once = 0, max(1, VECTOR_CELLS // column.column.size)
+    for start in range(0, len(array), at_once):
+        place[start : start + at_once], found = column.encoded(array.slice(start, at_once))
+        unusable += found
+    return unusable
+
+
 @dataclass(frozen=True)
 class Transform:
     columns: tuple[ColumnTransform, ...]
@@ -123,28 +135,23 @@ class Transform:
         nulled, held = [], dict(zip(batch.schema.names, batch.columns, strict=True))
         for column, block in zip(self.columns, self.layout.blocks, strict=True):
             name = column.column.name
+            place = values[:, slice(*block.values)] if block.code is None else codes[:, block.code]
             if name not in held:
-                values[:, slice(*block.values)] = np.nan
-                codes[:, [] if block.code is None else [block.code]] = MISSING
+                place[:] = np.nan if block.code is None else MISSING
                 nulled.append(0)
                 continue
             try:
-                encoded, unusable = column.encoded(held[name])
+                nulled.append(_encode(column, held[name], place))
             except pa.ArrowException as error:
                 kind = batch.schema.field(name).type
                 raise SchemaError(
                     f"column {shown(name)} is {kind}, which cannot be read as {column.column.kind}: {error}"
                 ) from None
-            if block.code is None:
-                values[:, slice(*block.values)] = encoded
-            else:
-                codes[:, block.code] = encoded
-            nulled.append(unusable)
         return EncodedRows(values, codes, tuple(nulled))
 
     def apply_all(self, rows: pa.Table) -> EncodedRows:
         """`apply` to all rows of a table of at least one row."""
-        batches = rows.combine_chunks().to_batches(max_chunksize=65_536)
+        batches = rows.combine_chunks().to_batches(max_chunksize=self.layout.rows_at_once)
         return EncodedRows.concatenated([self.apply(b) for b in batches])
 
     def numbers(self, rows: EncodedRows) -> np.ndarray:

@@ -77,7 +77,7 @@ def run(folder: Path, rank: int, world_size: int, devices: int) -> None:
         result = training.fit(
             learner,
             loader,
-            HeldOutLoader(looked_at(held_out), rank, world_size),
+            HeldOutLoader(looked_at(held_out), rank, world_size, layout.rows_at_once),
             job.training,
             folder,
             devices,
@@ -136,7 +136,8 @@ def _frame(model: Autoencoder, champion: _Champion | None, prepared: Prepared) -
     model.frame = frame.identity(model.latent_dim)
 
     def latents(rows: pa.Table) -> np.ndarray:
-        return reconstruct(model, HeldOutLoader(prepared.transform.apply_all(rows), 0, 1)).features
+        encoded, at_once = prepared.transform.apply_all(rows), prepared.transform.layout.rows_at_once
+        return reconstruct(model, HeldOutLoader(encoded, 0, 1, at_once)).features
 
     on_anchors = latents(kept.anchors) if kept and parent is None else None
     return release.framed(latents(prepared.anchors), parent, on_anchors, kept)

@@ -11,7 +11,7 @@ TYPES = pa.schema([("x", pa.int64())])
 
 
 def sampled(rows: int, at_once: int, priorities: np.ndarray) -> tuple[Reservoir, list[int]]:
-    reservoir = Reservoir(TYPES, 10)
+    reservoir = Reservoir(TYPES, 10, 1)
     for begin in range(0, rows, at_once):
         numbers = np.arange(begin, min(rows, begin + at_once))
         batch = pa.record_batch([pa.array(numbers)], schema=TYPES)
@@ -33,7 +33,7 @@ def test_the_wanted_rows_of_lowest_priority_are_kept_whatever_batches_they_come_
 def test_parts_that_were_begun_before_others_were_merged_give_the_same(rows: int, at_once: int, ahead: int) -> None:
     priorities = np.random.default_rng(rows).permutation(rows).astype(np.uint64)
     reservoir, expected = sampled(rows, at_once, priorities)
-    whole, begun = Reservoir(TYPES, 10), list[Reservoir]()
+    whole, begun = Reservoir(TYPES, 10, 1), list[Reservoir]()
     for begin in range(0, rows, at_once):
         numbers = np.arange(begin, min(rows, begin + at_once))
         begun.append(whole.part())
@@ -46,5 +46,5 @@ def test_parts_that_were_begun_before_others_were_merged_give_the_same(rows: int
 
 
 def test_fewer_rows_are_kept_where_they_are_wide() -> None:
-    wide = pa.schema([("v", pa.list_(pa.float32(), 8_192))])
-    assert Reservoir(wide, 100_000).limit == 2_048
+    assert Reservoir(TYPES, 100_000, 8_192).limit == 2_048
+    assert Reservoir(TYPES, 100_000, 8_192).part().limit == 2_048

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from aemodel import bundle, scoring
+from aemodel import layout, scoring
 from aemodel.bundle import Bundle
 from aemodel.config import OutputJob
 from aemodel.errors import SchemaError
@@ -137,7 +137,7 @@ def test_rows_are_scored_alike_and_in_order_on_however_many_threads_and_however_
     table = tables.plain(tables.mixed(700))
     whole = scorer.score(tables.only_batch(table))
     monkeypatch.setattr(scoring, "AT_ONCE", 64)
-    monkeypatch.setattr(bundle, "MEASURED_ROWS", 48)
+    monkeypatch.setattr(layout, "AT_ONCE_ROWS", 48)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     snapshot = open_snapshot(str(tables.write(table, tmp_path / "rows.parquet", row_group_size=150)))
     strangest = Strangest(3, ("row_id",), scorer.columns)

@@ -325,13 +325,16 @@ def test_a_sample_is_runs_of_rows_from_all_over_the_table(tmp_path: Path) -> Non
     assert taken[-1].column(0)[0].as_py() > 800
 
 
-def test_of_wide_rows_fewer_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [pa.list_(pa.float64(), 4), pa.list_(pa.float64()), pa.large_list(pa.float32())])
+def test_of_wide_rows_fewer_are_read_at_once(
+    kind: pa.DataType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(snapshot, "BATCH_CELLS", 60)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(400.0)), 4)
-    table = pa.table({"x": np.arange(100), "y": np.arange(100), "v": vectors})
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(400.0)), 4).cast(kind)
+    table = pa.table({"x": np.arange(100), "y": np.arange(100), "a.v": vectors, "a": np.arange(100)})
     pinned = open_snapshot(str(tables.write(table, tmp_path / "rows.parquet", row_group_size=100)))
     wide, narrow = (list(pinned.read(0, 0, names)) for names in (table.column_names, ["x"]))
-    assert [b.num_rows for b in wide] == [10] * 10 and [b.num_rows for b in narrow] == [60, 40]
+    assert [b.num_rows for b in wide] == [8] * 12 + [4] and [b.num_rows for b in narrow] == [60, 40]
     assert pa.Table.from_batches(wide).equals(table)
 
 

@@ -43,7 +43,7 @@ def _fit(
         with torch.no_grad():
             next(model.parameters()).fill_(float("inf"))
     read = EncodedRowGroups(snapshot, prepared.split, prepared.transform)
-    held_out = HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1)
+    held_out = HeldOutLoader(prepared.transform.apply_all(prepared.held_out), 0, 1, 64)
     return fit(learner, TrainingLoader(plan, 0, OnHost(read)), held_out, training, folder, 1), learner
 
 

@@ -42,6 +42,16 @@ def encoded(transform: Transform, array: pa.Array) -> np.ndarray:
     return transform.apply(pa.record_batch({"x": array})).values
 
 
+def test_vectors_are_encoded_alike_however_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = FITTED["quantile"].apply(BATCH)
+    assert len(BATCH) > 50 and sum(expected.nulled) > 0
+    monkeypatch.setattr("aemodel.transform.VECTOR_CELLS", 40)
+    found = FITTED["quantile"].apply(BATCH)
+    np.testing.assert_array_equal(found.values, expected.values)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    assert found.nulled == expected.nulled
+
+
 @given(st.lists(MODERATE, min_size=2, max_size=60), st.sampled_from(SCALINGS))
 def test_numbers_come_back_in_original_units(values: list[float], scaling: Scaling) -> None:
     transform = fitted_on(pa.array(values), "numeric", scaling)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aemodel import part
+from aemodel import part, snapshot
 from aemodel.errors import PublishError
 from aemodel.part import check_part, write_part
 from tests import tables
@@ -52,6 +54,21 @@ def test_small_batches_are_written_together(
 def test_wide_rows_make_smaller_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part, "GROUP_BYTES", 8 * 25)
     assert written_groups(tmp_path / "part.parquet", [10] * 6) == [30, 30]
+
+
+def test_wide_rows_are_read_back_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "BATCH_CELLS", 40)
+    read, whole = list[int](), pq.ParquetFile.iter_batches
+
+    def watched(file: pq.ParquetFile, *arguments: Any, **named: Any) -> Iterator[pa.RecordBatch]:
+        for batch in whole(file, *arguments, **named):
+            read.extend([batch.num_rows] * ("v" in batch.schema.names))
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    carried = pa.table({"v": pa.array(np.arange(400.0).reshape(50, 8).tolist())})
+    checked(tmp_path, with_features(carried), carried)
+    assert sum(read) == 50 and max(read) == 5
 
 
 def written_groups(path: Path, batches: list[int]) -> list[int]:
