@@ -6,7 +6,7 @@ counted. Every value is clipped to ±10, so no input, however wild, makes a feat
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal
@@ -65,6 +65,10 @@ class ColumnTransform:
     @cached_property
     def inverse(self) -> Curve:
         return Curve(np.array(self.scores), np.array(self.knots))
+
+    def to_json(self) -> dict[str, Any]:
+        # Not by `asdict`, which copies number by number: thousands of columns took seconds.
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"column": asdict(self.column)}
 
     def encoded(self, array: pa.Array) -> tuple[np.ndarray, int]:
         """(rows, dimensions) float32 values, or (rows,) int32 codes, and how many cells could not be used."""
@@ -192,15 +196,15 @@ class Transform:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        return {"scaling": self.scaling, "columns": [asdict(c) for c in self.columns]}
+        return {"scaling": self.scaling, "columns": [c.to_json() for c in self.columns]}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Transform:
         columns = []
         for entry in state["columns"]:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-            fields["column"] = Column(**entry["column"])
-            columns.append(ColumnTransform(**fields))
+            fitted: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            fitted["column"] = Column(**entry["column"])
+            columns.append(ColumnTransform(**fitted))
         return cls(tuple(columns), state["scaling"], layout_of(tuple(columns), state["scaling"]))
 
 
@@ -256,7 +260,8 @@ def _normal_scores(fitted: ColumnTransform, values: np.ndarray) -> ColumnTransfo
     if len(distinct) > KNOTS:
         chosen = np.unique(np.searchsorted(rank, np.linspace(rank[0], rank[-1], KNOTS)).clip(0, len(rank) - 1))
         distinct, rank = distinct[chosen], rank[chosen]
-    scores = np.array([NormalDist().inv_cdf(p) for p in rank])
+    normal = NormalDist()
+    scores = np.array([normal.inv_cdf(p) for p in rank])
     encoded = Curve(distinct, scores)(values)
     std = max(float(encoded.std()), LEAST_VARIANCE**0.5)
     return replace(

@@ -103,10 +103,11 @@ def _refuse(merged: pa.Schema, first: str, other: pa.Schema, path: str) -> None:
 
 
 def _inexact(merged: pa.Schema, schemas: Sequence[tuple[pa.Schema, str]]) -> Iterator[tuple[str, str]]:
+    held = [({field.name: field.type for field in schema}, path) for schema, path in reversed(schemas)]
     for field in merged:
         if not pa.types.is_floating(field.type):
             continue
-        types = {s.field(field.name).type: path for s, path in reversed(schemas) if field.name in s.names}
+        types = {found[field.name]: path for found, path in held if field.name in found}
         lossy = next((t for t in types if not _held_by(t, field.type)), None)
         if lossy is not None:
             other = next(t for t in types if pa.types.is_floating(t))

@@ -58,6 +58,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "wide": lambda path: _written(table(50_000, 200), path),
     "flights": lambda path: write_by_month(flights(), path),
     "small": lambda path: _written(table(5_000, 10, 2), path),
+    "columns": lambda path: _written(table(5_000, 2_000), path),
     "long": lambda path: _written(table(1_500_000, 12), path),
 }
 

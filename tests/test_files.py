@@ -35,11 +35,12 @@ def test_what_is_not_a_number_has_no_digest() -> None:
         digest([float("nan")])
 
 
-@given(value=JSON)
-def test_json_is_read_back_as_written(value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(value=st.dictionaries(st.text(), JSON))
+def test_json_is_read_back_as_written(value: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
     write_json(path, value)
     assert read_json(path) == value
+    assert path.read_text().count("\n") == max(0, len(value) - 1) + 3
 
 
 @pytest.mark.parametrize("left", [b"", b'{"a": 1', b'{"a": "\xff"}'])
