@@ -32,7 +32,7 @@ def watched() -> Iterator[Peak]:
 
     def sample() -> None:
         while not ended.is_set():
-            peak.megabytes = max(peak.megabytes, private_bytes(os.getpid()) / 2**20)
+            peak.megabytes = max(peak.megabytes, private_bytes(os.getpid()) / 1e6)
             ended.wait(INTERVAL_SECONDS)
 
     thread = threading.Thread(target=sample, name="memory", daemon=True)

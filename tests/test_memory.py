@@ -14,7 +14,7 @@ from aemodel.memory import private_bytes, watched
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
 
-MEGABYTE = 2**20
+MEGABYTE = 10**6
 HOLD = "import sys; held = b'x' * (64 * 2**20); print('held', flush=True); sys.stdin.read()"
 
 

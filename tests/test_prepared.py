@@ -171,6 +171,11 @@ def test_rows_that_are_all_equal_are_refused_as_such(tmp_path: Path) -> None:
         _prepared(pa.table({"a": [1] * 200, "b": ["x"] * 200}), tmp_path)
 
 
+def test_a_table_of_one_row_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="there is one row to train on, and nothing to learn from one; add rows"):
+        _prepared(pa.table({"a": [1], "b": ["x"]}), tmp_path)
+
+
 def test_it_reads_back_as_it_was_saved(mixed_prepared: Prepared, tmp_path: Path) -> None:
     mixed_prepared.save(tmp_path / "prepared")
     again = Prepared.load(tmp_path / "prepared")

@@ -21,7 +21,7 @@ def total_indices(model: Autoencoder, layout: Layout, batch: Batch) -> np.ndarra
 
     The total effect index by Jansen's estimator ("Analysis of variance designs for model output", 1999).
     """
-    batch = batch[_affordable(len(layout.blocks), model)]
+    batch = batch[: affordable_rows(len(layout.blocks), layout.width)]
     features = model.encode(batch)
     rng = np.random.default_rng(0)
     # In one array: small ones, made one by one among the large ones of each pass, keep the heap from using what those
@@ -57,7 +57,7 @@ def nested_gains(model: Autoencoder, batch: Batch) -> np.ndarray:
 
     NaN for a source column that does not vary.
     """
-    batch = batch[_affordable(model.latent_dim + 1, model)]
+    batch = batch[: affordable_rows(model.latent_dim + 1, len(model.column_of))]
     measured, (x, observed) = reconstruct(model, [batch]), model.linear(batch)
     mean, errors = measured.features.mean(axis=0, dtype=np.float64), []
     for known in range(model.latent_dim + 1):
@@ -81,6 +81,7 @@ def robustness(model: Autoencoder, layout: Layout, batch: Batch) -> np.ndarray:
     return torch.where(size > 1e-12, together / size, torch.nan).numpy()
 
 
-def _affordable(passes: int, model: Autoencoder) -> slice:
-    """The first rows, as many as passes through the network take some seconds with."""
-    return slice(0, max(LEAST_ROWS, COST // (passes * (len(model.column_of) + HIDDEN))))
+def affordable_rows(passes: int, width: int) -> int:
+    """As many as so many passes through a network of this width take some seconds with; where it takes thousands, as
+    many as say something."""
+    return max(LEAST_ROWS, COST // (max(1, passes) * (width + HIDDEN)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from aemodel.errors import JobError, SnapshotError, redacted, shown
 from aemodel.launch import device_count
 from aemodel.plan import WINDOW_ROWS
 from aemodel.preflight.footers import Footers, InputColumn, RowGroup, footers_of
-from aemodel.preflight.limits import allowed_bytes, size_text
+from aemodel.preflight.limits import allowed_bytes, rounded_up, size_text
 from aemodel.schedule import global_batch_size, schedule_for
 from aemodel.snapshot import Snapshot, open_snapshot
 
@@ -81,7 +81,7 @@ def look(job: Job, measure: Callable[[Shape], Machine]) -> Findings:
         raise SnapshotError(f"{shown(redacted(snapshot.uri))} holds no rows: there is nothing to learn from")
     footers = footers_of(snapshot, job.dataset)
     check_output(job, snapshot, job.model.most_latents)
-    shape = shape_of(job, footers, len(carried_columns(job, snapshot)), device_count(job.training.devices))
+    shape = shape_of(job, footers, carried_columns(job, snapshot), device_count(job.training.devices))
     return planned(job, snapshot, footers, shape, measure(shape))
 
 
@@ -90,7 +90,7 @@ def check_memory(job: Job, snapshot: Snapshot, scoring_alone: bool = False) -> N
     if job.memory_limit is None:
         return
     footers, carried = footers_of(snapshot, job.dataset), carried_columns(job, snapshot)
-    refuse_beyond(job, shape_of(job, footers, len(carried), device_count(job.training.devices)), scoring_alone)
+    refuse_beyond(job, shape_of(job, footers, carried, device_count(job.training.devices)), scoring_alone)
 
 
 def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
@@ -106,7 +106,7 @@ def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
             f"write row groups of about {rows:,} rows": smaller if rows < shape.group_rows else shape,
         }
         ways = ["raise it", *(way for way, other in others.items() if _needed(other, scoring_alone) < needed)]
-        enough = size_text(_rounded_up(needed))
+        enough = size_text(rounded_up(needed))
         raise JobError(
             f"memory_limit is {job.memory_limit}, and {what} needs about {enough}: {', or '.join(ways)}; "
             "`aemodel preflight` tells more"
@@ -115,12 +115,6 @@ def refuse_beyond(job: Job, shape: Shape, scoring_alone: bool = False) -> None:
 
 def _needed(shape: Shape, scoring_alone: bool) -> int:
     return score_bytes(shape) if scoring_alone else max(prepare_bytes(shape), train_bytes(shape), score_bytes(shape))
-
-
-def _rounded_up(size: int) -> int:
-    """To what `size_text` tells in full: a limit of that is enough."""
-    step = 10**8 if size >= 10**9 else 10**6
-    return -(-size // step) * step
 
 
 def planned(job: Job, snapshot: Snapshot, footers: Footers, shape: Shape, machine: Machine) -> Findings:
@@ -145,7 +139,7 @@ def planned(job: Job, snapshot: Snapshot, footers: Footers, shape: Shape, machin
     )
 
 
-def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
+def shape_of(job: Job, footers: Footers, carried: Sequence[str], ranks: int) -> Shape:
     """The table and the network in figures; what the footers leave open is taken at its largest."""
     inputs, rows = footers.inputs, sum(g.rows for g in footers.groups)
     values, width = sum(c.values for c in inputs), sum(c.width for c in inputs)
@@ -161,7 +155,8 @@ def shape_of(job: Job, footers: Footers, carried: int, ranks: int) -> Shape:
         values=values,
         width=width,
         inputs=values + sum(c.has_nulls + _embedding(c) for c in inputs),
-        carried=carried,
+        carried=len(carried),
+        carried_row_bytes=sum(footers.decoded[name] for name in carried) / rows,
         latent_dim=max(1, min(job.model.most_latents, width - 1)),
         hidden=job.model.hidden_for(width),
         holdout=job.dataset.split.holdout,
@@ -194,7 +189,7 @@ def too_large(groups: tuple[RowGroup, ...], shape: Shape, allowed: int) -> tuple
         encoded = group.rows * shape.encoded_row_bytes
         held = shape.ranks * (group.decoded + 2 * encoded)
         if held > GROUP_SHARE * allowed:
-            found.append(Advice(group.path, group.index, f"takes {held / 2**20:,.0f} MB of memory while it is read"))
+            found.append(Advice(group.path, group.index, f"takes {size_text(held)} of memory while it is read"))
     return tuple(found)
 
 

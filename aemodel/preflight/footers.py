@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from aemodel.cells import CALENDAR_PARTS
 from aemodel.config import DatasetJob, Kind
 from aemodel.layout import FIRST_LEVEL, LINEAR_LEVELS
 from aemodel.schema import Column, decide
-from aemodel.snapshot import Snapshot
+from aemodel.snapshot import Snapshot, column_of
 
 #: A text whose length no statistics tell is taken to have this many bytes.
 ASSUMED_TEXT_BYTES = 16
@@ -61,11 +61,12 @@ class InputColumn:
 
 @dataclass(frozen=True)
 class Footers:
-    """`left_out`: columns that a run will not learn from, as far as footers tell."""
+    """`left_out`: columns that a run will not learn from, as far as footers tell; `decoded`: bytes of every column."""
 
     groups: tuple[RowGroup, ...]
     inputs: tuple[InputColumn, ...]
     left_out: tuple[str, ...]
+    decoded: Mapping[str, int]
 
 
 @dataclass
@@ -77,10 +78,11 @@ class _Chunks:
     nulls: int = 0
     levels: int | None = 0
     largest_group: int = 0
+    decoded: int = 0
     ranges: set[Any] = field(default_factory=set)
 
-    def add(self, chunk: Any, rows: int) -> None:
-        """A chunk's footer (pyarrow's ColumnChunkMetaData) in a row group of `rows`."""
+    def add(self, chunk: Any, rows: int, decoded: int) -> None:
+        """A chunk's footer (pyarrow's ColumnChunkMetaData) in a row group of `rows`, and its bytes."""
         statistics = chunk.statistics if chunk.is_stats_set else None
         self.rows, self.values = self.rows + rows, self.values + chunk.num_values
         self.nulls += (statistics.null_count or 0) if statistics and statistics.has_null_count else 0
@@ -89,6 +91,7 @@ class _Chunks:
         found = levels_of(chunk, rows)
         self.levels = None if found is None or self.levels is None else max(self.levels, found)
         self.largest_group = max(self.largest_group, rows)
+        self.decoded += decoded
 
     @property
     def is_constant(self) -> bool:
@@ -109,8 +112,9 @@ def footers_of(snapshot: Snapshot, job: DatasetJob) -> Footers:
         for number in range(metadata.num_row_groups):
             group, decoded = metadata.row_group(number), 0
             for name, chunk in _chunks(group, snapshot.schema.names):
-                columns[name].add(chunk, group.num_rows)
-                decoded += decoded_bytes(chunk, snapshot.schema.field(name).type, group.num_rows)
+                size = decoded_bytes(chunk, snapshot.schema.field(name).type, group.num_rows)
+                columns[name].add(chunk, group.num_rows, size)
+                decoded += size
             compressed = sum(group.column(c).total_compressed_size for c in range(group.num_columns))
             groups.append(RowGroup(fragment.path, number, group.num_rows, compressed, decoded))
     schema = decide(snapshot.schema, [], job)
@@ -122,7 +126,8 @@ def footers_of(snapshot: Snapshot, job: DatasetJob) -> Footers:
         else:
             inputs.append(_input(column, chunks))
     schema.without(dict.fromkeys(left_out, "constant, or like an identifier"), snapshot.schema)
-    return Footers(tuple(groups), tuple(inputs), (*(c.name for c in schema.left_out), *left_out))
+    decoded_by = {name: chunks.decoded for name, chunks in columns.items()}
+    return Footers(tuple(groups), tuple(inputs), (*(c.name for c in schema.left_out), *left_out), decoded_by)
 
 
 def _chunks(group: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
@@ -130,9 +135,8 @@ def _chunks(group: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
     known = set(names)
     for index in range(group.num_columns):
         chunk = group.column(index)
-        path = chunk.path_in_schema
-        name = path if path in known else path.split(".", 1)[0]
-        if name in known:
+        name = column_of(chunk.path_in_schema, known)
+        if name is not None:
             yield name, chunk
 
 

@@ -22,6 +22,12 @@ def allowed_bytes(job: Job, machine_bytes: int) -> int:
     return min(machine_bytes, job.memory_limit_bytes or machine_bytes)
 
 
+def rounded_up(size: int) -> int:
+    """To what `size_text` tells in full: a limit of that is enough."""
+    step = 10**8 if size >= 10**9 else 10**6
+    return -(-size // step) * step
+
+
 def size_text(size: float) -> str:
     """Bytes for people."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.{1 if size < 1e8 else 0}f} MB"
