@@ -69,7 +69,7 @@ def check_part(path: Path, expected: Iterable[pa.RecordBatch], rows: int, finite
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         if file.metadata.num_rows != rows:
             raise PublishError(f"{shown(path.name)} has {file.metadata.num_rows} rows where the input has {rows}")
-        for batch in file.iter_batches(columns=list(finite)):
+        for batch in _batches(file, list(finite)):
             for name in finite:
                 column = batch.column(name)
                 if column.null_count or not pc.all(pc.is_finite(column)).as_py():
@@ -95,7 +95,7 @@ class _Written:
 
     def next(self, rows: int, columns: Sequence[str]) -> pa.Table:
         """The next rows of the file, or those that there are; always of the same columns."""
-        self._batches = self._batches or self._read(list(columns))
+        self._batches = self._batches or _batches(self.file, list(columns))
         taken: list[pa.RecordBatch] = []
         while rows > 0:
             batch = self._left or next(self._batches, None)
@@ -108,9 +108,10 @@ class _Written:
             return pa.table({name: pa.nulls(0) for name in columns})
         return pa.Table.from_batches(taken)
 
-    def _read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for group in range(self.file.num_row_groups):
-            yield from self.file.iter_batches(batch_rows(self.file.metadata, group, columns), [group], columns)
+
+def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_rows(file.metadata, group, columns), [group], columns)
 
 
 def _same(a: pa.Array, b: pa.Array) -> bool:

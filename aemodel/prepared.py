@@ -109,7 +109,8 @@ def table_schema(snapshot: Snapshot, job: DatasetJob) -> TableSchema:
     """The schema of a pinned dataset, from its types and a sample. Raises SnapshotError, JobError or SchemaError."""
     if snapshot.num_rows == 0:
         raise SnapshotError(f"{shown(redacted(snapshot.uri))} holds no rows: there is nothing to learn from")
-    schema = decide(snapshot.schema, snapshot.sample(snapshot.schema.names), job)
+    read = [name for name in snapshot.schema.names if name not in job.exclude]  # which may be one that cannot be
+    schema = decide(snapshot.schema, snapshot.sample(read), job)
     split.check_column(job.split, snapshot.schema)
     return schema
 

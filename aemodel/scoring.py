@@ -24,7 +24,7 @@ from aemodel.explanation import Strange, as_text, explained
 from aemodel.layout import EncodedRows
 from aemodel.membership import Membership
 from aemodel.model import Batch
-from aemodel.snapshot import Snapshot
+from aemodel.snapshot import BATCH_CELLS, Snapshot
 
 #: Rows that are encoded at once, column by column; of fewer is computed what makes more of a row.
 AT_ONCE = 16_384
@@ -246,7 +246,8 @@ def score_fragments(
     wanted = {*carried, *scorer.bundle.input_columns, *strangest.shown, *(membership.columns if membership else ())}
     columns = [n for n in snapshot.schema.names if n in wanted]
     schema = scorer.table_schema(snapshot.schema, carried)
-    for placed, scored in _scored(scorer, _placed(snapshot, fragments, columns)):
+    most = max(1, BATCH_CELLS // len(schema))
+    for placed, scored in _scored(scorer, _placed(snapshot, fragments, columns, most)):
         strangest.add(placed.batch, scored)
         arrays = [*(placed.batch.column(c) for c in carried), *scored.columns]
         if membership:
@@ -255,12 +256,14 @@ def score_fragments(
         yield placed.fragment, pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _placed(snapshot: Snapshot, fragments: Sequence[int], columns: Sequence[str]) -> Iterator[_Placed]:
+def _placed(snapshot: Snapshot, fragments: Sequence[int], columns: Sequence[str], most: int) -> Iterator[_Placed]:
+    """In batches of at most so many rows, as what is written of a row may be wider than what is read."""
     for fragment in fragments:
         for group in range(len(snapshot.fragments[fragment].row_groups)):
             begin = 0
             for batch in snapshot.read(fragment, group, columns):
-                yield _Placed(batch, fragment, group, begin)
+                for start in range(0, max(1, batch.num_rows), most):
+                    yield _Placed(batch.slice(start, most), fragment, group, begin + start)
                 begin += batch.num_rows
 
 

@@ -25,26 +25,40 @@ from aemodel.files import digest, read_state, write_json
 from aemodel.listing import filesystem_of, listed
 from aemodel.unified import FileSchema, Partition, conformed, unified
 
-#: Of what is read at once, the rows, and the cells where rows are wide: 64 MB of float64.
-BATCH_ROWS, BATCH_CELLS = 65_536, 8_388_608
+#: Of what is read at once, the rows, and the cells and bytes where rows are wide: 64 MB of float64, 128 of text.
+BATCH_ROWS, BATCH_CELLS, CELL_BYTES = 65_536, 8_388_608, 16
 #: What pyarrow says of encrypted columns, and of nulls among lists of fixed size, which it writes and cannot read.
-NOT_SUPPORTED = ("decrypt", "Expected all lists to be of size")
+ENCRYPTED, LISTS_OF_A_SIZE = "decrypt", "Expected all lists to be of size"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def batch_rows(footer: pq.FileMetaData, row_group: int, columns: Collection[str]) -> int:
-    """How many rows of these columns are read at once, by the values that a row group holds of them: the elements of a
-    list are one each."""
+    """How many rows of these columns are read at once, by the values that a row group holds of them, the elements of a
+    list one each, and by their bytes, where they are long texts."""
     group, names = footer.row_group(row_group), set(columns)
-    chunks = (group.column(i) for i in range(group.num_columns))
-    cells = sum(chunk.num_values for chunk in chunks if column_of(chunk.path_in_schema, names) is not None)
-    return min(BATCH_ROWS, max(1, BATCH_CELLS * group.num_rows // max(1, cells)))
+    chunks = [chunk for name, chunk in column_chunks(footer, row_group) if name in names]
+    cells, size = sum(c.num_values for c in chunks), sum(c.total_uncompressed_size for c in chunks)
+    cells = max(1, cells, size // CELL_BYTES)
+    return min(BATCH_ROWS, max(1, BATCH_CELLS * group.num_rows // cells))
 
 
-def column_of(path: str, names: Collection[str]) -> str | None:
-    """Which of the columns a chunk belongs to: `a.list.element` to `a`, or to one with a point in its name."""
-    ends = [end for end, sign in enumerate(f"{path}.") if sign == "."]
-    return next((path[:end] for end in reversed(ends) if path[:end] in names), None)
+def column_chunks(footer: pq.FileMetaData, row_group: int) -> Iterator[tuple[str, pq.ColumnChunkMetaData]]:
+    """The chunks of a row group with the column that each is of; nested columns have several.
+
+    By their order, as `a.b` may be a part of `a` or a column of that name.
+    """
+    group = footer.row_group(row_group)
+    names = [field.name for field in footer.schema.to_arrow_schema() for _ in range(_num_leaves(field.type))]
+    for index, name in enumerate(names):
+        yield name, group.column(index)
+
+
+def _num_leaves(kind: pa.DataType) -> int:
+    """How many chunks hold a column of this type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _num_leaves(kind.storage_type)
+    parts = [kind.field(i).type for i in range(kind.num_fields)]
+    return sum(map(_num_leaves, parts)) if parts else 1
 
 
 @dataclass(frozen=True)
@@ -262,7 +276,12 @@ def _partition(relative: str) -> Partition:
 
 def _unreadable(where: str, error: BaseException) -> SnapshotError:
     reason = _first_line(error)
-    if isinstance(error, NotImplementedError) or any(sign in reason for sign in NOT_SUPPORTED):
+    if LISTS_OF_A_SIZE in reason:
+        return SnapshotError(
+            f"{where}: nulls in a column of lists of fixed size, which pyarrow writes and does not read ({reason}); "
+            "write it as lists of any length, or name it in dataset.exclude and set dataset.key, that it is not carried"
+        )
+    if isinstance(error, NotImplementedError) or ENCRYPTED in reason:
         return SnapshotError(f"{where}: pyarrow does not support how it is written ({reason}); write it in another way")
     return SnapshotError(f"{where}: corrupt data ({reason}); restore or remove the file")
 

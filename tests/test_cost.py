@@ -24,6 +24,7 @@ SHAPE = Shape(
     carried=64,
     carried_row_bytes=256.0,
     latent_dim=16,
+    features=16,
     hidden=(256, 256),
     holdout=0.1,
     decoded_bytes=51_200_000,
@@ -51,6 +52,7 @@ shapes = st.builds(
     carried=st.integers(0, 8_192),
     carried_row_bytes=st.floats(0, 10**6),
     latent_dim=st.integers(1, 4_096),
+    features=st.integers(1, 8_192),
     hidden=st.lists(st.integers(1, 4_096), max_size=3).map(tuple),
     holdout=st.floats(0.001, 0.5),
     decoded_bytes=st.integers(0, 10**12),
@@ -78,7 +80,7 @@ def test_nothing_is_negative_and_a_whole_run_is_the_sum_of_its_parts(shape: Shap
 @given(
     shapes,
     st.sampled_from(
-        ["rows", "groups", "columns", "categorical", "values", "width", "carried", "carried_row_bytes", "latent_dim"]
+        ["rows", "groups", "columns", "categorical", "values", "width", "carried", "carried_row_bytes", "features"]
     ),
     st.integers(1, 10**6),
 )

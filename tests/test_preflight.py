@@ -15,7 +15,7 @@ import pytest
 
 from aemodel import preflight
 from aemodel.config import Job
-from aemodel.cost import Machine, Shape
+from aemodel.cost import Machine, Shape, score_bytes
 from aemodel.errors import JobError
 from aemodel.job_file import parse_job
 from aemodel.preflight import Findings, limits
@@ -123,6 +123,41 @@ def test_dots_in_names_and_lists_of_one_length_are_understood(tmp_path: Path) ->
     )
     seen = footers(table, tmp_path / "t")
     assert [(c.name, c.width) for c in seen.inputs] == [("a.b", 1), ("v", 3)] and seen.left_out == ("s",)
+
+
+def test_a_column_that_is_named_like_a_part_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=300)
+    vector = [[float(i), float(-i), 1.0, 2.0 * i] for i in range(300)]
+    seen = footers(pa.table({"v": vector, "v.list.element": numbers, "v.list": numbers}), tmp_path / "t")
+    assert [(c.name, c.width) for c in seen.inputs] == [("v", 4), ("v.list.element", 1), ("v.list", 1)]
+    assert dict(seen.decoded) == {"v": 8 * 4 * 300, "v.list.element": 8 * 300, "v.list": 8 * 300}
+
+
+@pytest.mark.parametrize(
+    ("column", "least", "most"),
+    [
+        (pa.array(["some text of a length"] * 300), 300 * 21, 300 * 30),
+        (pa.array([{"t": "some text of a length"}] * 300), 300 * 21, 300 * 30),
+        (pa.array([["one text", "another"]] * 300), 600 * 7, 600 * 13),
+        (pa.array([[1.0, 2.0]] * 300), 600 * 8, 600 * 8),
+        (pa.array([True, False, None] * 100), 37, 38),
+        (pa.array(np.arange(300, dtype=np.float16)), 600, 600),
+    ],
+)
+def test_columns_of_any_type_take_the_bytes_that_arrow_takes_for_them(
+    column: pa.Array, least: int, most: int, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).normal(size=300)
+    assert least <= footers(pa.table({"x": x, "c": column}), tmp_path / "t").decoded["c"] <= most
+
+
+def test_what_hidden_layers_give_is_counted_where_it_is_written(orders: Path) -> None:
+    narrow = preflight.look(job(orders, key=["row_id"]), machine()).shape
+    asked = job(orders, key=["row_id"])
+    asked = asked.model_copy(update={"output": asked.output.model_copy(update={"wide": True})})
+    wide = preflight.look(asked, machine()).shape
+    assert wide.features == narrow.features + sum(wide.hidden)
+    assert score_bytes(wide) > score_bytes(narrow)
 
 
 def test_partition_columns_are_inputs_without_chunks(tmp_path: Path) -> None:

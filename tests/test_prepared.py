@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aemodel.config import Job
-from aemodel.errors import JobError, SchemaError
+from aemodel.config import DatasetJob, Job
+from aemodel.errors import JobError, SchemaError, SnapshotError
 from aemodel.job_file import parse_job
 from aemodel.loader import EncodedRowGroups
 from aemodel.prepared import Prepared, choose_split, prepare, table_schema
@@ -169,6 +169,18 @@ def test_rows_held_out_by_place_are_not_read_for_training(tmp_path: Path) -> Non
 def test_rows_that_are_all_equal_are_refused_as_such(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="all [0-9]+ training rows are equal in all columns that are inputs"):
         _prepared(pa.table({"a": [1] * 200, "b": ["x"] * 200}), tmp_path)
+
+
+def test_a_column_that_pyarrow_cannot_read_is_none_where_it_is_excluded(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=200)
+    nulls = pa.array([[1.0, 2.0], None] * 100, pa.list_(pa.float64(), 2))
+    snapshot = open_snapshot(
+        str(tables.write(pa.table({"k": np.arange(200), "x": x, "v": nulls}), tmp_path / "t.parquet"))
+    )
+    with pytest.raises(SnapshotError, match="lists of any length.*dataset.exclude"):
+        table_schema(snapshot, DatasetJob(uri=snapshot.uri))
+    job = parse_job({"name": "t", "dataset": {"uri": snapshot.uri, "key": ["k"], "exclude": ["v"]}}, "job")
+    assert prepare(job, snapshot, table_schema(snapshot, job.dataset)).schema.names == ("x",)
 
 
 def test_a_table_of_one_row_is_refused_as_such(tmp_path: Path) -> None:

@@ -217,7 +217,9 @@ def test_what_pyarrow_cannot_read_is_not_called_corrupt(tmp_path: Path) -> None:
     """Nulls among lists of fixed size: pyarrow writes them so, and does not read them."""
     vectors = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2))
     tables.write(pa.table({"v": vectors}), tmp_path / "a.parquet")
-    message = r"'a\.parquet', row group 0: pyarrow does not support how it is written .*; write it in another way"
+    message = (
+        r"'a\.parquet', row group 0: nulls in a column of lists of fixed size, .*; write it as lists of any length"
+    )
     with pytest.raises(SnapshotError, match=message):
         read_all(open_snapshot(str(tmp_path)))
 

@@ -22,7 +22,7 @@ READING_HEAP, HEAP = 1.15, 1.5
 COLUMN_BYTES = 65_000
 #: What is computed of a row that is measured, and lives at once, by dimension and by cell.
 MEASURED_DIMENSION_BYTES, MEASURED_CELL_BYTES = 17, 21
-#: Of a scored row that waits to be written, by latent: two copies.
+#: Of a scored row that waits to be written, by feature column: two copies.
 SCORED_BYTES = 8
 #: Of a page and of a column's dictionary, decompressed, as writers make them.
 PAGE_BYTES = MEGABYTE
@@ -78,10 +78,11 @@ def train_bytes(shape: Shape) -> int:
 def score_bytes(shape: Shape) -> int:
     """Batches that wait, what each thread makes of its part, and what is read, written and read back."""
     waiting = min((shape.threads + 3) * shape.batch_bytes, shape.decoded_bytes)
-    waiting += (shape.threads + 3) * SCORED_BYTES * shape.batch_rows * shape.latent_dim
+    new = SCORED_BYTES * min(BATCH_CELLS, shape.batch_rows * shape.features)
+    waiting += (shape.threads + 3) * new
     computed = shape.threads * (_measured_bytes(shape) + 4 * min(BATCH_CELLS, shape.batch_rows * shape.cells))
-    batch = shape.carried_row_bytes * shape.rows_at_once
-    row = shape.carried_row_bytes + SCORED_BYTES * shape.latent_dim
+    batch = shape.carried_row_bytes * shape.rows_at_once + new
+    row = shape.carried_row_bytes + SCORED_BYTES * shape.features
     written = min(GROUP_BYTES + batch, min(GROUP_ROWS, shape.rows) * row) + CHECKED_COPIES * batch
     held = waiting + computed + written + _page_bytes(shape) + 4 * shape.weights
     return round(PARENT_BYTES + COLUMN_BYTES * shape.columns + HEAP * held)

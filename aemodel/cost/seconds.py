@@ -80,7 +80,7 @@ def evaluate_seconds(shape: Shape, machine: Machine) -> float:
 
 def score_seconds(shape: Shape, machine: Machine) -> float:
     """All rows, scored, written and read back."""
-    written = WRITE_CELL * (shape.carried + shape.latent_dim)
+    written = WRITE_CELL * (shape.carried + shape.features)
     row = _score_row(shape, machine) + machine.slowness * written
     plain = SCORE_START + SCORE_COLUMN * shape.columns + SCORE_GROUP * shape.groups
     return machine.slowness * plain + shape.rows * row

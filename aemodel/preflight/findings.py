@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aemodel.arithmetic import COMPILED_WORK, WORTH_A_TRIAL
+from aemodel.columns import columns_of
 from aemodel.config import Job
 from aemodel.cost import (
     DECODE_CELL,
@@ -147,6 +148,8 @@ def shape_of(job: Job, footers: Footers, carried: Sequence[str], ranks: int) -> 
     batch = min(-(-global_batch_size(job.training, training, width) // ranks), max(1, training // ranks))
     schedule = schedule_for(job.training, batch, max(1, training // (batch * ranks)))
     largest = max(footers.groups, key=lambda g: (g.rows, g.decoded))
+    latents = max(1, min(job.model.most_latents, width - 1))
+    output = columns_of(job.output, job.model, latents, width)
     shape = Shape(
         rows=rows,
         groups=len(footers.groups),
@@ -157,7 +160,8 @@ def shape_of(job: Job, footers: Footers, carried: Sequence[str], ranks: int) -> 
         inputs=values + sum(c.has_nulls + _embedding(c) for c in inputs),
         carried=len(carried),
         carried_row_bytes=sum(footers.decoded[name] for name in carried) / rows,
-        latent_dim=max(1, min(job.model.most_latents, width - 1)),
+        latent_dim=latents,
+        features=len(output.features) + len(output.wide),
         hidden=job.model.hidden_for(width),
         holdout=job.dataset.split.holdout,
         decoded_bytes=sum(g.decoded for g in footers.groups),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,14 @@ from aemodel.cells import CALENDAR_PARTS
 from aemodel.config import DatasetJob, Kind
 from aemodel.layout import FIRST_LEVEL, LINEAR_LEVELS
 from aemodel.schema import Column, decide
-from aemodel.snapshot import Snapshot, column_of
+from aemodel.snapshot import Snapshot, column_chunks
 
 #: A text whose length no statistics tell is taken to have this many bytes.
 ASSUMED_TEXT_BYTES = 16
 #: Codes of k bits stand for 2^(k-1) to 2^k levels; the middle.
 MIDDLE_OF_CODES = 0.75
+#: Of a value within a list or a struct, in Arrow's memory.
+PHYSICAL_BYTES = {"BOOLEAN": 1 / 8, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8}
 #: Bytes of a chunk that are neither codes nor dictionary.
 PAGE_HEADERS = 60
 #: Text columns of which more than this share of the rows differ are left out by a run.
@@ -111,8 +113,8 @@ def footers_of(snapshot: Snapshot, job: DatasetJob) -> Footers:
         metadata = snapshot.metadata(index)
         for number in range(metadata.num_row_groups):
             group, decoded = metadata.row_group(number), 0
-            for name, chunk in _chunks(group, snapshot.schema.names):
-                size = decoded_bytes(chunk, snapshot.schema.field(name).type, group.num_rows)
+            for name, chunk in column_chunks(metadata, number):
+                size = decoded_bytes(chunk, snapshot.schema.field(name).type)
                 columns[name].add(chunk, group.num_rows, size)
                 decoded += size
             compressed = sum(group.column(c).total_compressed_size for c in range(group.num_columns))
@@ -128,16 +130,6 @@ def footers_of(snapshot: Snapshot, job: DatasetJob) -> Footers:
     schema.without(dict.fromkeys(left_out, "constant, or like an identifier"), snapshot.schema)
     decoded_by = {name: chunks.decoded for name, chunks in columns.items()}
     return Footers(tuple(groups), tuple(inputs), (*(c.name for c in schema.left_out), *left_out), decoded_by)
-
-
-def _chunks(group: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
-    """The chunks of a row group by the column that they are part of; nested columns have several."""
-    known = set(names)
-    for index in range(group.num_columns):
-        chunk = group.column(index)
-        name = column_of(chunk.path_in_schema, known)
-        if name is not None:
-            yield name, chunk
 
 
 def _input(column: Column, chunks: _Chunks) -> InputColumn:
@@ -169,16 +161,20 @@ def levels_of(chunk: Any, rows: int) -> int | None:
     return best
 
 
-def decoded_bytes(chunk: Any, kind: pa.DataType, rows: int) -> int:
-    """Of a chunk in Arrow's memory, about: a dictionary's values are spelled out."""
+def decoded_bytes(chunk: Any, kind: pa.DataType) -> int:
+    """Of a chunk of a column of this type in Arrow's memory, about: a dictionary's values are spelled out."""
+    width = PHYSICAL_BYTES.get(chunk.physical_type) if kind.num_fields else _byte_width(kind)
+    if width is not None:
+        return math.ceil(chunk.num_values * width)
+    spelled_out = chunk.num_values * (4 + text_bytes(chunk.statistics if chunk.is_stats_set else None))
+    return int(max(spelled_out, chunk.total_uncompressed_size))
+
+
+def _byte_width(kind: pa.DataType) -> float | None:
     try:
-        return math.ceil(chunk.num_values * kind.bit_width / 8)
+        return kind.bit_width / 8
     except (ValueError, AttributeError):
-        pass  # of no fixed width
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        spelled_out = rows * (4 + text_bytes(chunk.statistics if chunk.is_stats_set else None))
-        return int(max(spelled_out, chunk.total_uncompressed_size))
-    return int(max(chunk.num_values * 4, chunk.total_uncompressed_size))
+        return None  # none that is fixed
 
 
 def text_bytes(statistics: Any) -> int:
