@@ -91,8 +91,11 @@ def test_more_of_anything_never_costs_less(shape: Shape, what: str, more: int) -
         larger = replace(larger, group_bytes=math.ceil(shape.group_bytes * by))
         larger = replace(larger, carried_row_bytes=shape.carried_row_bytes * by)
         assume((larger.held_out, larger.anchors) == (shape.held_out, shape.anchors))
-    less, greater = (astuple(estimate(s, MACHINE)) for s in (shape, larger))
-    assert all(a <= b * 1.005 for a, b in zip(less, greater, strict=True))  # a pass takes whole rows, at least 250
+    less, greater = (estimate(s, MACHINE) for s in (shape, larger))
+    if what == "width":  # of a wider network fewer rows are passed through it for the cards
+        less, greater = replace(less, evaluate=0.0), replace(greater, evaluate=0.0)
+    pairs = zip(astuple(less), astuple(greater), strict=True)
+    assert all(a <= b * 1.005 for a, b in pairs)  # a pass takes whole rows, at least 250
 
 
 @given(shapes, st.floats(1, 20))
