@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("--scratch", type=Path, required=True, help="folder for tables (kept) and runs")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, of: %(default)s")
-    parser.add_argument("--methods", default="", help="only methods whose name holds one of these")
+    parser.add_argument("--methods", default="", help="only methods whose name holds one of these: a;b")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that holds keras, ray, pyspark")
     parser.add_argument("--repeats", type=int, default=Setting.repeats)
     parser.add_argument("--epochs", type=int, default=Setting.epochs)
@@ -51,7 +51,10 @@ def main() -> None:
     )
     setting.scratch.mkdir(parents=True, exist_ok=True)
     for name in sections:
-        report.write({name: list(SECTIONS[name](setting))}, given.out)
+        measured = list(SECTIONS[name](setting))
+        if not measured:
+            parser.error(f"no method of section {name} has a name that holds {given.methods!r}")
+        report.write({name: measured}, given.out)
 
 
 def _count(text: str) -> int:
