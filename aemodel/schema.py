@@ -85,8 +85,8 @@ class TableSchema:
 
 
 def decide(types: pa.Schema, sample: Sequence[pa.RecordBatch], job: DatasetJob) -> TableSchema:
-    """Choose the inputs and their kinds. `sample` holds runs of consecutive rows of all columns that the
-    job does not exclude.
+    """Choose the inputs and their kinds. `sample` holds runs of consecutive rows of all columns
+    that the job does not exclude.
 
     Raises JobError for a name that the table has not, SchemaError when a column cannot be what the job says.
     """
@@ -94,7 +94,7 @@ def decide(types: pa.Schema, sample: Sequence[pa.RecordBatch], job: DatasetJob) 
     _check_label(types, job)
     inputs, left_out = [], []
     for field in types:
-        chunks = [batch.column(field.name) for batch in sample if field.name in batch.schema.names]
+        chunks = [] if field.name in job.exclude else [batch.column(field.name) for batch in sample]
         chosen = _column(field, chunks, job)
         if isinstance(chosen, Column):
             inputs.append(chosen)
