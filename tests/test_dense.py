@@ -84,6 +84,16 @@ def test_layers_of_relu_learn_as_they_do_one_by_one(
         torch.testing.assert_close(found, expected, rtol=0, atol=near)
 
 
+@pytest.mark.parametrize("over_rows", [False, module.ONEDNN])
+def test_layers_learn_the_same_whichever_library_adds_up_over_rows(
+    over_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ONEDNN_OVER_ROWS", over_rows)
+    net, x, weight = layers(9, 5, 7), torch.randn(600, 9), torch.randn(600, 7)
+    for found, expected in zip(learned(net, x, False, weight), learned(net, x, True, weight), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.skipif(not module.ONEDNN, reason="this torch was built without oneDNN")
 def test_layers_of_relu_are_one_step_of_the_gradient_s_way_where_they_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     x, net = torch.randn(8, 4), layers(4, 6, 3)
