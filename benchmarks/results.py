@@ -114,12 +114,22 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 def machine() -> str:
     """What the figures were taken on."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}; torch {torch.__version__}"
     return (
-        f"{platform.machine()}, {os.cpu_count()} cores, no GPU; torch {torch.__version__}, Python "
-        f"{platform.python_version()}"
-        if not torch.cuda.is_available()
-        else f"{torch.cuda.get_device_name()}; torch {torch.__version__}"
+        f"{_processor()} ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores, no GPU; "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
     )
+
+
+def _processor() -> str:
+    """As Linux names it; elsewhere its family."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def bars(means: pd.DataFrame, columns: Sequence[str], path: Path) -> None:

@@ -18,7 +18,7 @@ from aemodel.config import Job
 from aemodel.cost import Machine, Shape, score_bytes
 from aemodel.errors import JobError
 from aemodel.job_file import parse_job
-from aemodel.preflight import Findings, limits
+from aemodel.preflight import Findings, calibration, limits
 from aemodel.preflight.footers import Footers, footers_of
 from aemodel.prepared import prepare, table_schema
 from aemodel.snapshot import Snapshot, open_snapshot
@@ -248,6 +248,17 @@ def test_the_machine_is_measured_at_the_network_s_own_shape(orders: Path) -> Non
     small, large = (preflight.measured(replace(shape, hidden=hidden)) for hidden in ((8,), (1_024, 1_024)))
     assert 0 < small.step < large.step and 0 < small.forward < large.forward
     assert small.slowness > 0 and small.operations > 1e6 and small.memory_bytes > 0
+
+
+def test_of_calls_the_usual_one_counts_and_neither_the_first_nor_a_lucky_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, takes = 0.0, iter([9.0, 0.01, *[0.05] * 10])
+
+    def call() -> None:
+        nonlocal now
+        now += next(takes)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    assert calibration._usual(call) == pytest.approx(0.05)
 
 
 def test_the_command_prints_what_was_found(orders: Path, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from aemodel.snapshot import BATCH_CELLS, BATCH_ROWS
 class Shape:
     """All that the cost depends on. `values` and `categorical`: encoded numbers and codes of a row; `width`: dimensions
     of the linear space; `inputs`: what the network's first layer sees; `groups`: row groups; `decoded_bytes`: all
-    columns, decoded; `carried`, `carried_row_bytes`: those that are written out; `features`: new columns of
-    numbers; `group_rows`, `group_bytes`: of the
-    largest row group; `batch_size`: of one rank; `threads`: that score batches at once; `cache_bytes`: of the disk,
-    that encoded rows may take; `bf16`, `compiles`: the job allows it and trains long enough for it."""
+    columns, decoded; `carried`, `carried_row_bytes`: those that are written out; `features`: new columns of numbers;
+    `group_rows`, `group_bytes`: of the largest row group; `batch_size`: of one rank; `threads`: that score batches at
+    once; `cache_bytes`: of the disk, that encoded rows may take; `bf16`, `compiles`: the job allows it and trains long
+    enough for it."""
 
     rows: int
     groups: int
