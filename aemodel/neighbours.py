@@ -264,7 +264,8 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
 def _compressed(rows: Tensor) -> Tensor:
     """asinh, in operations that the processor does many at a time of: eight times as fast as torch's."""
     squares = rows.square()
-    return torch.log1p(rows.abs() + squares / (1 + (squares + 1).sqrt())).copysign(rows)
+    squares /= (squares + 1).sqrt_().add_(1)
+    return squares.add_(rows.abs()).log1p_().copysign_(rows)
 
 
 def _euclidean(a: Tensor, b: Tensor) -> Tensor:

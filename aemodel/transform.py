@@ -70,11 +70,12 @@ class ColumnTransform:
         # Not by `asdict`, which copies number by number: thousands of columns took seconds.
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"column": asdict(self.column)}
 
-    def encoded(self, array: pa.Array) -> tuple[np.ndarray, int]:
-        """(rows, dimensions) float32 values, or (rows,) int32 codes, and how many cells could not be used."""
+    def encode(self, array: pa.Array, place: np.ndarray) -> int:
+        """Fill `place`, float32 (rows, dimensions) or of levels int32 (rows,); how many cells could not be used."""
         read = self.column.cells(array)
         if not isinstance(read, np.ndarray):
-            return self._codes(read)
+            place[:] = self._codes(read)
+            return int((place == OTHER).sum())
         absent = array.null_count
         if read.ndim == 2:
             absent = absent * self.column.size + pc.list_flatten(array).null_count
@@ -86,14 +87,15 @@ class ColumnTransform:
             matrix = self.curve(matrix[:, 0])[:, None]
         scaled = matrix - np.array(self.mean)
         scaled /= np.array(self.std)  # in place, as of a vector it is as large as a table
-        return np.clip(scaled, -CLIP, CLIP, out=scaled).astype(np.float32), unusable
+        np.clip(scaled, -CLIP, CLIP, out=place, casting="unsafe")  # narrowed as it is written
+        return int(unusable)
 
-    def _codes(self, read: pa.Array) -> tuple[np.ndarray, int]:
+    def _codes(self, read: pa.Array) -> np.ndarray:
         found = pc.index_in(read, value_set=pa.array(self.vocabulary, pa.string()), skip_nulls=True)
         codes = np.asarray(pc.fill_null(pc.add(found, FIRST_LEVEL), OTHER)).astype(np.int32)
         if read.null_count:
             codes[np.asarray(pc.is_null(read))] = MISSING
-        return codes, int((codes == OTHER).sum())
+        return codes
 
     def decoded(self, values: np.ndarray) -> pa.Array:
         """Encoded values (rows, dimensions) back in original units; NaN is null."""
@@ -121,8 +123,7 @@ def _encode(column: ColumnTransform, array: pa.Array, place: np.ndarray) -> int:
     """Fill `place`, (rows, dimensions) or (rows,), with a column's cells; how many of them could not be used."""
     unusable, at_once = 0, max(1, VECTOR_CELLS // column.column.size)
     for start in range(0, len(array), at_once):
-        place[start : start + at_once], found = column.encoded(array.slice(start, at_once))
-        unusable += found
+        unusable += column.encode(array.slice(start, at_once), place[start : start + at_once])
     return unusable
 
 
