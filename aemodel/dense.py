@@ -21,7 +21,8 @@ ROWS = 512
 #: Whether this torch was built with it, and whether it computes in bfloat16 here.
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn
 ONEDNN_BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-#: Whether its products over rows are faster in float32, too: without AVX-512 they take two to three times as long.
+#: Whether its products over rows are faster in float32, too: with AVX2 alone they take two to three times as long, and
+#: elsewhere that was not measured.
 ONEDNN_OVER_ROWS = ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512"
 #: Integers of as many bits.
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}

@@ -20,7 +20,7 @@ GRAM_CELL, GRAM_DIMENSION = 0.03 * MICROSECOND, 0.012 * MICROSECOND
 EIGEN_OPERATIONS = 10
 #: Training: start the ranks and load their libraries.
 TRAIN_START = 8.0
-#: Of a step, the network's layers as part of it: what lies in the processor's cache when they run alone does not then.
+#: Of a step, the network's layers as part of it: what lies in a processor's cache when they run alone does not then.
 AMONG_OTHERS = 1.1
 #: A step beyond the network's layers: Lightning, optimiser and average; by row of the batch, cell and dimension.
 STEP_START, STEP_ROW, STEP_CELL, STEP_DIMENSION = 1e-3, 0.5e-6, 0.009 * MICROSECOND, 0.0093 * MICROSECOND
@@ -56,7 +56,7 @@ def step_seconds(shape: Shape, machine: Machine) -> float:
     """One optimiser step: noise, loss and optimiser around the layers. On a GPU those cost next to nothing a cell."""
     rows = 0 if machine.gpus else shape.batch_size
     by_row = STEP_ROW + STEP_CELL * shape.cells + STEP_DIMENSION * shape.width
-    return AMONG_OTHERS * machine.step + machine.slowness * (STEP_START + rows * by_row)
+    return (1.0 if machine.gpus else AMONG_OTHERS) * machine.step + machine.slowness * (STEP_START + rows * by_row)
 
 
 def decode_seconds(shape: Shape, machine: Machine) -> float:

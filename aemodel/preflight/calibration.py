@@ -1,4 +1,5 @@
-"""How fast this machine is, measured in about two seconds: the network's own layers, and plain work on one core."""
+"""How fast this machine is, measured in about two seconds, or in a few steps where these are long: the network's own
+layers, and plain work on one core."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from aemodel.cost import Machine, Shape
 from aemodel.dense import Dense
 from aemodel.preflight.limits import memory_bytes
 
-#: The seconds that `_plain_work` takes on the reference machine.
+#: The seconds that `_plain_work` takes on the reference machine, under Python 3.11.
 REFERENCE_SECONDS = 0.0068
 #: Each measure is repeated for this long, in seconds, and the median counts: where others use the same cores, as on
 #: most rented machines, the fastest is what a run never has for long.
@@ -108,6 +109,8 @@ def _plain_work() -> Callable[[], object]:
 def _usual(call: Callable[[], object], synchronise: bool = False) -> float:
     """The median seconds of several calls after a first one."""
     call()
+    if synchronise:
+        torch.cuda.synchronize()
     took, ends = list[float](), time.perf_counter() + LASTS
     while not took or (time.perf_counter() < ends and len(took) < 1_000):
         began = time.perf_counter()
