@@ -19,7 +19,8 @@ from aemodel.cost import Machine, Shape
 from aemodel.dense import Dense
 from aemodel.preflight.limits import memory_bytes
 
-#: The seconds that `_plain_work` takes on the reference machine, under Python 3.11.
+#: The seconds of `_plain_work` where the constants of `aemodel.cost` hold: not measured on the reference machine, but
+#: set (Python 3.11) by how much longer the phases of runs took on one with AVX2 alone.
 REFERENCE_SECONDS = 0.0068
 #: Each measure is repeated for this long, in seconds, and the median counts: where others use the same cores, as on
 #: most rented machines, the fastest is what a run never has for long.
