@@ -4,7 +4,8 @@ torch leaves products of float32 to MKL, which on processors that are not Intel'
 against 250 GFLOP/s of a core (AMD EPYC, AVX-512; 15 to 47 against 25 to 60 with AVX2 alone). oneDNN, which torch has,
 knows them all, but is asked for products of float32 by compiled code alone; its operator is there for whoever calls it,
 without gradients. Those are written here: for one layer, and for layers of relu, which torch passes over once for the
-product and again for each relu, there and back.
+product and again for each relu, there and back. On Intel's processors MKL is as fast in the product and faster in its
+gradients, which are left to it there: 44 to 66 against 27 to 61 GFLOP/s of a core (Xeon, AVX-512).
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ ROWS = 512
 #: Whether this torch was built with it, and whether it computes in bfloat16 here.
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn
 ONEDNN_BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-#: Whether its products over rows are faster in float32, too: with AVX2 alone they take two to three times as long, and
-#: elsewhere that was not measured.
-ONEDNN_OVER_ROWS = ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512"
+#: As the processor names itself; None where this torch does not tell.
+PROCESSOR = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
+#: Whether its products are faster in the gradients of float32, too.
+ONEDNN_BACK = ONEDNN and "Intel" not in str(PROCESSOR)
+#: And those over rows: with AVX2 alone they take two to three times as long, and elsewhere that was not measured.
+ONEDNN_OVER_ROWS = ONEDNN_BACK and torch.backends.cpu.get_cpu_capability() == "AVX512"
 #: Integers of as many bits.
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
@@ -113,26 +117,30 @@ class _ReluLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, x: Tensor, *weights: Tensor) -> Tensor:
-        matrices, biases = [w.to(dtype) for w in weights[::2]], [b.to(dtype) for b in weights[1::2]]
-        inputs = [x.to(dtype)]
+        ctx.of_input = x.dtype
+        if dtype is not torch.float32:  # to ask each tensor to be what it is takes a twentieth of a small step
+            x, weights = x.to(dtype), tuple(w.to(dtype) for w in weights)
+        matrices, biases, inputs = weights[::2], weights[1::2], [x]
         for matrix, bias in zip(matrices[:-1], biases[:-1], strict=True):
             inputs.append(_onednn(inputs[-1], matrix, bias, "relu"))
         ctx.save_for_backward(*inputs, *matrices)
-        ctx.of_input = x.dtype
         return _onednn(inputs[-1], matrices[-1], biases[-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         assert not torch.is_grad_enabled(), "only layers computed one by one have a gradient of their gradient"
-        count = len(ctx.saved_tensors) // 2
-        inputs, matrices = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors
+        count = len(saved) // 2
+        inputs, matrices = saved[:count], saved[count:]
         gradient, of_weights = gradient.contiguous(), []
         for place in reversed(range(count)):
-            of_weights += [gradient.sum(dim=0).float(), _over_rows(gradient, inputs[place]).float()]
+            of_weights += [gradient.sum(dim=0), _over_rows(gradient, inputs[place])]
             if place:
                 gradient = _product(gradient, matrices[place])
                 _stop_where_zero(gradient, inputs[place])
         of_x = _product(gradient, matrices[0]).to(ctx.of_input) if ctx.needs_input_grad[1] else None
+        if gradient.dtype is not torch.float32:
+            of_weights = [of_weight.float() for of_weight in of_weights]
         return None, of_x, *reversed(of_weights)
 
 
@@ -145,15 +153,15 @@ def _stop_where_zero(gradient: Tensor, output: Tensor) -> None:
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
-    """one (n, k) @ other (k, m); what is of bfloat16 torch leaves to oneDNN by itself."""
-    return one @ other if one.dtype is torch.bfloat16 else _onednn(one, other.t())
+    """one (n, k) @ other (k, m), of a gradient; what is of bfloat16 torch leaves to oneDNN by itself."""
+    return torch.mm(one, other) if one.dtype is torch.bfloat16 or not ONEDNN_BACK else _onednn(one, other.t())
 
 
 def _over_rows(one: Tensor, other: Tensor) -> Tensor:
     """oneᵀ (n, rows) @ other (rows, m). oneDNN is handed its first operand row by row, for which torch turns it, at the
     cost of half the product: so the narrower of the two is."""
     if one.dtype is torch.float32 and not ONEDNN_OVER_ROWS:
-        return one.t() @ other
+        return torch.mm(one.t(), other)
     if one.dtype is torch.bfloat16 or one.shape[1] <= other.shape[1]:
         return _product(one.t(), other)
     return _product(other.t(), one).t()
@@ -161,5 +169,5 @@ def _over_rows(one: Tensor, other: Tensor) -> Tensor:
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
     """`then` "relu" takes no further pass."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, then, [], "")
     return product

@@ -84,16 +84,18 @@ def test_layers_of_relu_learn_as_they_do_one_by_one(
         torch.testing.assert_close(found, expected, rtol=0, atol=near)
 
 
-@pytest.mark.parametrize("over_rows", [False, module.ONEDNN])
-def test_layers_learn_the_same_whichever_library_adds_up_over_rows(
-    over_rows: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("back", "over_rows"), [(False, False), (module.ONEDNN, False), (module.ONEDNN,) * 2])
+def test_layers_learn_the_same_whichever_library_their_gradients_are_left_to(
+    back: bool, over_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "ONEDNN_BACK", back)
     monkeypatch.setattr(module, "ONEDNN_OVER_ROWS", over_rows)
-    net, x, weight = layers(9, 5, 7), torch.randn(600, 9), torch.randn(600, 7)
+    net, x, weight = layers(9, 5, 6, 7), torch.randn(600, 9), torch.randn(600, 7)
     found = learned(net, x, False, weight)
-    first, last = (layer for layer in net if isinstance(layer, Dense))
-    weights = [w.detach().clone().requires_grad_() for w in (first.weight, first.bias, last.weight, last.bias)]
-    y = F.linear(F.linear(x, weights[0], weights[1]).relu(), weights[2], weights[3])
+    weights = [w.detach().clone().requires_grad_() for layer in net.dense for w in (layer.weight, layer.bias)]
+    y = x
+    for place in range(0, len(weights), 2):
+        y = F.linear(y.relu() if place else y, weights[place], weights[place + 1])
     (y * weight).sum().backward()
     for one, other in zip(found, [y, *(w.grad for w in weights)], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
