@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from aemodel.config import TrainingJob
+from aemodel.model.descent import LossFunction
 
 log = logging.getLogger("aemodel")
 
@@ -33,8 +34,6 @@ UNTIMED, TIMED = 3, 8
 LEAST_GAIN = 1.05
 LARGEST_DIFFERENCE = 0.01
 
-Loss = Callable[..., Tensor]
-
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -43,7 +42,7 @@ class Arithmetic:
     bf16: bool = False
     compiled: bool = False
 
-    def applied(self, loss: Loss) -> Loss:
+    def applied(self, loss: LossFunction) -> LossFunction:
         """`loss`, computed so."""
         if self.compiled:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled is computed as it stands
@@ -107,9 +106,15 @@ def _agrees(found: Timing, reference: Timing) -> bool:
 class Trial:
     """Times some steps of a `model`, which is afterwards as it was before."""
 
-    def __init__(self, model: nn.Module, loss: Loss, step: Callable[[Loss, int], Tensor], rate: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_in: Callable[[Arithmetic], LossFunction],
+        step: Callable[[LossFunction, int], Tensor],
+        rate: float,
+    ) -> None:
         """`step` gives the loss of the step of that number, computed by the function that it is handed."""
-        self.model, self.loss, self.step, self.rate = model, loss, step, rate
+        self.model, self.loss_in, self.step, self.rate = model, loss_in, step, rate
 
     def __call__(self, arithmetic: Arithmetic) -> Timing:
         """A way that fails, in a compiler or a driver, takes for ever."""
@@ -121,14 +126,15 @@ class Trial:
                 return Timing(float("inf"), float("inf"))
 
     def _timed(self, arithmetic: Arithmetic) -> Timing:
-        loss, seconds, total = arithmetic.applied(self.loss), [], float("nan")
+        loss, seconds, total = self.loss_in(arithmetic), [], float("nan")
         # Not ours: what it held of a large network was seen to stay when the trial was over.
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, fused=True)
         for number in range(UNTIMED + TIMED):
             began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
             found = self.step(loss, number)
-            found.backward()  # type: ignore[no-untyped-call]
+            if found.requires_grad:
+                found.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total = float(found.detach())  # waits for a GPU
             seconds.append(time.perf_counter() - began)

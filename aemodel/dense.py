@@ -10,6 +10,7 @@ gradients, which are left to it there: 44 to 66 against 27 to 61 GFLOP/s of a co
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -66,22 +67,47 @@ class ReluLayers(nn.Sequential):
         self.drops = any(isinstance(layer, nn.Dropout) for layer in self)
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        if self.drops or torch.compiler.is_compiling() or not _at_once(x, dtype):
+        if not self.at_once(x):
             return self.by_layer(x)
         if not torch.is_grad_enabled():  # what is no number stays none: a network that is spoilt is to be seen
             *hidden, last = self.dense
             for layer in hidden:
                 x = layer(x).relu_()
             return cast(Tensor, last(x))
-        weights = [weight for layer in self.dense for weight in (layer.weight, layer.bias)]
-        layers: Tensor = _ReluLayers.apply(dtype, x, *weights)  # type: ignore[no-untyped-call]
+        layers: Tensor = _ReluLayers.apply(_dtype(), x, *self._weights())  # type: ignore[no-untyped-call]
         return layers
 
     def by_layer(self, x: Tensor) -> Tensor:
         """The same, each layer by itself."""
         layers: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return layers
+
+    def at_once(self, x: Tensor) -> bool:
+        """Whether they are computed together, and not each by itself, of rows such as `x`."""
+        return not self.drops and not torch.compiler.is_compiling() and _at_once(x, _dtype())
+
+    def there_and_back(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor, bool], Tensor | None]]:
+        """As `forward`, without autograd: what it gives, and what takes the gradient of that, leaves the weights' in
+        their `grad`, which it replaces, and gives that of `x` where it is asked for. Only of rows that are `at_once`.
+        """
+        weights = self._weights()
+        output, inputs, matrices = _there(_dtype(), x, weights)
+
+        def back(gradient: Tensor, of_input: bool) -> Tensor | None:
+            of_x, of_weights = _back(gradient, inputs, matrices, of_input)
+            for weight, of_weight in zip(weights, of_weights, strict=True):
+                weight.grad = of_weight
+            return of_x
+
+        return output, back
+
+    def _weights(self) -> list[Tensor]:
+        return [weight for layer in self.dense for weight in (layer.weight, layer.bias)]
+
+
+def _dtype() -> torch.dtype:
+    """What layers are computed in here."""
+    return torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
 
 
 def _at_once(x: Tensor, dtype: torch.dtype) -> bool:
@@ -117,31 +143,47 @@ class _ReluLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.of_input = x.dtype
-        if dtype is not torch.float32:  # to ask each tensor to be what it is takes a twentieth of a small step
-            x, weights = x.to(dtype), tuple(w.to(dtype) for w in weights)
-        matrices, biases, inputs = weights[::2], weights[1::2], [x]
-        for matrix, bias in zip(matrices[:-1], biases[:-1], strict=True):
-            inputs.append(_onednn(inputs[-1], matrix, bias, "relu"))
+        output, inputs, matrices = _there(dtype, x, weights)
         ctx.save_for_backward(*inputs, *matrices)
-        return _onednn(inputs[-1], matrices[-1], biases[-1])
+        ctx.of_input = x.dtype
+        return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         assert not torch.is_grad_enabled(), "only layers computed one by one have a gradient of their gradient"
         saved = ctx.saved_tensors
         count = len(saved) // 2
-        inputs, matrices = saved[:count], saved[count:]
-        gradient, of_weights = gradient.contiguous(), []
-        for place in reversed(range(count)):
-            of_weights += [gradient.sum(dim=0), _over_rows(gradient, inputs[place])]
-            if place:
-                gradient = _product(gradient, matrices[place])
-                _stop_where_zero(gradient, inputs[place])
-        of_x = _product(gradient, matrices[0]).to(ctx.of_input) if ctx.needs_input_grad[1] else None
-        if gradient.dtype is not torch.float32:
-            of_weights = [of_weight.float() for of_weight in of_weights]
-        return None, of_x, *reversed(of_weights)
+        of_x, of_weights = _back(gradient, saved[:count], saved[count:], ctx.needs_input_grad[1])
+        return None, None if of_x is None else of_x.to(ctx.of_input), *of_weights
+
+
+def _there(
+    dtype: torch.dtype, x: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """What layers with relu between them give, what goes into each of them, and the matrix of each, all of `dtype`;
+    `weights` are the matrix and bias of each in turn."""
+    if dtype is not torch.float32:  # to ask each tensor to be what it is takes a twentieth of a small step
+        x, weights = x.to(dtype), [w.to(dtype) for w in weights]
+    matrices, biases, inputs = weights[::2], weights[1::2], [x]
+    for matrix, bias in zip(matrices[:-1], biases[:-1], strict=True):
+        inputs.append(_onednn(inputs[-1], matrix, bias, "relu"))
+    return _onednn(inputs[-1], matrices[-1], biases[-1]), inputs, matrices
+
+
+def _back(
+    gradient: Tensor, inputs: Sequence[Tensor], matrices: Sequence[Tensor], of_input: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The gradient of x, where it is asked for, and, in float32, those of each matrix and bias in turn, from that of
+    what `_there` gave."""
+    gradient, of_weights = gradient.contiguous(), []
+    for place in reversed(range(len(inputs))):
+        of_weights += [gradient.sum(dim=0), _over_rows(gradient, inputs[place])]
+        if place:
+            gradient = _product(gradient, matrices[place])
+            _stop_where_zero(gradient, inputs[place])
+    if gradient.dtype is not torch.float32:
+        of_weights = [of_weight.float() for of_weight in of_weights]
+    return _product(gradient, matrices[0]) if of_input else None, of_weights[::-1]
 
 
 def _stop_where_zero(gradient: Tensor, output: Tensor) -> None:

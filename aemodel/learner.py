@@ -13,11 +13,13 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from aemodel import ranks
 from aemodel.adam import Adam
-from aemodel.arithmetic import Arithmetic, Loss
+from aemodel.arithmetic import Arithmetic
 from aemodel.config import ModelJob, TrainingJob
 from aemodel.layout import Layout
 from aemodel.model import Autoencoder, Batch, SwapNoise
+from aemodel.model.descent import LossFunction, descent_of, loss_of
 from aemodel.schedule import Schedule
 
 #: By preset; the others take 1e-3.
@@ -77,13 +79,16 @@ class Learner(pl.LightningModule):
         self.preset, self.schedule = job.preset, schedule
         self.seed, self.trim = training.seed, training.trim
         self.rate = LEARNING_RATE.get(job.preset, 1e-3) * schedule.rate_factor
-        self.exact_loss = _loss_of(model, job.nested)
+        self._exact_loss, self._descent = loss_of(model, job.nested), descent_of(model, job.nested)
         self.compute_in(Arithmetic())
         self._errors = self._moments = torch.empty(0)
         self._variation: Tensor | None = None
 
     def compute_in(self, arithmetic: Arithmetic) -> None:
-        self.arithmetic, self.loss = arithmetic, arithmetic.applied(self.exact_loss)
+        self.arithmetic, self.loss = arithmetic, self.loss_in(arithmetic)
+
+    def loss_in(self, arithmetic: Arithmetic) -> LossFunction:
+        return arithmetic.applied(self._exact_loss if arithmetic.compiled else self._descent)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of each hook around each call, which a module's own way of doing so makes slow.
@@ -103,9 +108,9 @@ class Learner(pl.LightningModule):
     def _descend(self, batch: Batch, number: int) -> Tensor:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
-        loss = self.step(self.loss, batch, number)
         for weight in self._weights:  # as the optimizer's own way, which takes a twentieth of a small step
             weight.grad = None
+        loss = self.step(self.loss, batch, number)
         self._backward(loss)
         if self.preset == "residual":
             torch.nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
@@ -120,11 +125,13 @@ class Learner(pl.LightningModule):
         """As `manual_backward`, without the hooks around it, which nobody has: a fifteenth of a small step."""
         strategy = self.trainer.strategy
         strategy.pre_backward(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
         strategy.post_backward(loss)
 
-    def step(self, loss: Loss, batch: Batch, number: int) -> Tensor:
-        """What the step of that number descends on a batch."""
+    def step(self, loss: LossFunction, batch: Batch, number: int) -> Tensor:
+        """What the step of that number descends on a batch: with a gradient to go back through, or one that already
+        lies in the weights, or a part of either."""
         # What a step draws follows from the step alone, so a run that goes on draws what an unbroken one would have.
         self._seed_draws((self.seed * 65_537 + self.global_rank + 1) * 2**26 + number)
         noisy = self.noise(batch) if self.noise.noise else batch
@@ -150,6 +157,11 @@ class Learner(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.bring_teacher()
+
+    def on_train_start(self) -> None:
+        if ranks.needs_autograd(self.trainer.strategy):
+            self._descent = self._exact_loss
+            self.compute_in(self.arithmetic)
 
     def bring_teacher(self) -> None:
         """To where the network is: it is no part of it, so that it is not saved with it."""
@@ -195,16 +207,3 @@ def _step(optimizer: LightningOptimizer) -> None:
     optimizer._on_before_step()
     optimizer.optimizer.step()
     optimizer._on_after_step()
-
-
-def _loss_of(model: Autoencoder, nested: bool) -> Loss:
-    """The loss as a function of tensors alone, which a compiler can read; equal rows twice mean no noise."""
-
-    def loss(
-        values: Tensor, codes: Tensor, noisy_values: Tensor, noisy_codes: Tensor, complete: bool, trim: float
-    ) -> Tensor:
-        clean = Batch(values, codes, complete)
-        noisy = clean if noisy_values is values else Batch(noisy_values, noisy_codes, complete)
-        return model.loss(clean, noisy, nested, trim).total
-
-    return loss

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed import ReduceOp
 
@@ -46,6 +46,11 @@ def strategy(world_size: int, on_one_cpu: bool) -> str | DDPStrategy:
     return (InMemory if on_one_cpu else DDPStrategy)(broadcast_buffers=False)
 
 
+def needs_autograd(strategy: Strategy) -> bool:
+    """Whether gradients are averaged as autograd brings them, by DDP's hooks."""
+    return isinstance(strategy, DDPStrategy) and not (isinstance(strategy, InMemory) and strategy.in_memory)
+
+
 class InMemory(DDPStrategy):
     """DDP whose gradients are averaged in memory, where there is room for it."""
 
@@ -53,6 +58,11 @@ class InMemory(DDPStrategy):
     #: Of this rank, by a signal, say. The others are told with its next gradients.
     asked_to_stop = False
     _agreed = False
+
+    @property
+    def in_memory(self) -> bool:
+        """Known once a training is set up."""
+        return self._mean is not None
 
     @property
     def agreed_to_stop(self) -> bool:

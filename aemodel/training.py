@@ -72,7 +72,7 @@ class ArithmeticChoice(Callback):
         device, size = trainer.strategy.root_device, learner.schedule.batch_size
         learner.to(device).bring_teacher()
         batch = Batch.of(self.rows[np.arange(size) % len(self.rows)]).to(device)
-        trial = Trial(learner.model, learner.exact_loss, lambda loss, n: learner.step(loss, batch, n), learner.rate)
+        trial = Trial(learner.model, learner.loss_in, lambda loss, n: learner.step(loss, batch, n), learner.rate)
         parameters = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
         work = 6.0 * parameters * size * trainer.world_size * learner.schedule.total_steps
         return chosen(self.job, work, learner.schedule.total_steps, device.type == "cuda", trial)

@@ -75,7 +75,7 @@ ROWS = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
 
 
 def _trial(net: _Net, loss: Callable[..., Tensor] | None = None) -> Trial:
-    return Trial(net, loss or net.loss, lambda f, _: f(ROWS, True), 1e-3)
+    return Trial(net, lambda way: way.applied(loss or net.loss), lambda f, _: f(ROWS, True), 1e-3)
 
 
 def test_a_trial_leaves_the_model_as_it_was() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
 from aemodel import ranks
@@ -168,9 +168,12 @@ def test_without_room_gloo_averages(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(InMemory, "global_rank", 0)
     alone.configure_ddp()
     assert wrapped == [alone]
+    assert ranks.needs_autograd(alone), "its hooks average what autograd brings"
 
 
 def test_only_ranks_on_one_processor_share_memory() -> None:
     assert strategy(1, on_one_cpu=True) == "auto"
     assert isinstance(strategy(2, on_one_cpu=True), InMemory)
     assert type(strategy(2, on_one_cpu=False)) is ranks.DDPStrategy
+    assert ranks.needs_autograd(strategy(2, on_one_cpu=False))  # type: ignore[arg-type]
+    assert not ranks.needs_autograd(SingleDeviceStrategy(torch.device("cpu")))

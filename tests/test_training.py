@@ -7,13 +7,13 @@ import signal
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from aemodel.arithmetic import Arithmetic
-from aemodel.config import Job, TrainingJob
+from aemodel.config import Job, ModelJob, TrainingJob
 from aemodel.errors import TrainingDiverged, TrainingError
 from aemodel.learner import Learner
 from aemodel.loader import BURST_STEPS, EncodedRowGroups, HeldOutLoader, OnHost, TrainingLoader
@@ -67,6 +67,29 @@ def test_bfloat16_learns_about_the_same_and_keeps_weights_in_float32(
     short, learner = _fit(tmp_path / "bf16", mixed_prepared, mixed_snapshot, mixed_job, epochs=3, precision="bf16")
     assert short.train_loss == pytest.approx(exact.train_loss, rel=0.02) and short.train_loss != exact.train_loss
     assert all(p.dtype == torch.float32 for p in learner.averaged.parameters())
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_steps_leave_to_autograd_what_hooks_wait_for(
+    tmp_path: Path,
+    mixed_prepared: Prepared,
+    mixed_snapshot: Snapshot,
+    mixed_job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    hooked: bool,
+) -> None:
+    monkeypatch.setattr("aemodel.ranks.needs_autograd", lambda _: hooked)
+    taken, step = [], Learner.step
+
+    def watched(self: Learner, *arguments: Any) -> torch.Tensor:
+        taken.append(step(self, *arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(Learner, "step", watched)
+    job = mixed_job.model_copy(update={"model": ModelJob(preset="plain", latent_dim=4, hidden=[8])})
+    result, _ = _fit(tmp_path, mixed_prepared, mixed_snapshot, job, epochs=3)
+    assert len(taken) == result.steps and result.best_loss < result.first_loss
+    assert {loss.requires_grad for loss in taken} == {hooked}
 
 
 def test_a_run_that_goes_on_computes_as_it_did_before(

@@ -128,16 +128,16 @@ class Autoencoder(nn.Module, ABC):
         z = _shortened(code.z) if nested else code.z
         decoded = self.decode(z)
         if trim:
-            by_column = self._by_column(_trimmed(squared_error(decoded, x, observed), trim).mean(dim=0))
+            by_column = self.by_column(_trimmed(squared_error(decoded, x, observed), trim).mean(dim=0))
         else:
-            by_column = self._by_column(mean_squared_error(decoded, x, observed))
+            by_column = self.by_column(mean_squared_error(decoded, x, observed))
         return Loss(self.objective(by_column) + (code.penalty + self.unread(code.z, x)), by_column.detach())
 
     def objective(self, by_column: Tensor) -> Tensor:
         """The mean over source columns, so that a column counts once however many dimensions it takes."""
         return by_column.mean()
 
-    def _by_column(self, errors: Tensor) -> Tensor:
+    def by_column(self, errors: Tensor) -> Tensor:
         """Errors (width,) summed by source column."""
         if self.num_columns == len(errors):  # each is a number
             return errors

@@ -11,7 +11,11 @@ from torch import Tensor
 def squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
     """(rows, width), float32. A missing value, where `observed` (rows, the first dimensions) is False, has nothing to
     be compared with."""
-    return _difference(reconstruction, x, observed).square()
+    missed = reconstruction.float() - x
+    if observed is not None:
+        known = observed.shape[1]
+        missed = torch.cat([missed[:, :known] * observed, missed[:, known:]], dim=1)
+    return missed.square()
 
 
 def mean_squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None = None) -> Tensor:
@@ -22,12 +26,13 @@ def mean_squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | Non
     return error
 
 
-def _difference(reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
-    difference = reconstruction.float() - x
-    if observed is None:
-        return difference
-    known = observed.shape[1]
-    return torch.cat([difference[:, :known] * observed, difference[:, known:]], dim=1)
+def difference(reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
+    """(rows, width), float32, new: nothing where a value is missing. Not for autograd."""
+    exact = reconstruction.dtype is torch.float32
+    missed = reconstruction - x if exact else reconstruction.float().sub_(x)
+    if observed is not None:
+        missed[:, : observed.shape[1]] *= observed
+    return missed
 
 
 class _MeanSquaredError(torch.autograd.Function):
@@ -35,17 +40,14 @@ class _MeanSquaredError(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
-        exact = reconstruction.dtype is torch.float32
-        difference = reconstruction - x if exact else reconstruction.float().sub_(x)
-        if observed is not None:
-            difference[:, : observed.shape[1]] *= observed
-        ctx.save_for_backward(difference)
+        missed = difference(reconstruction, x, observed)
+        ctx.save_for_backward(missed)
         ctx.dtype = reconstruction.dtype
-        return (difference * difference).mean(dim=0)
+        return (missed * missed).mean(dim=0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         assert not torch.is_grad_enabled(), "this gradient has no gradient"
-        (difference,) = ctx.saved_tensors
+        (missed,) = ctx.saved_tensors
         # In place: torch would not let anyone go back twice, as what it kept is changed.
-        return difference.mul_(gradient * (2 / len(difference))).to(ctx.dtype), None, None
+        return missed.mul_(gradient * (2 / len(missed))).to(ctx.dtype), None, None
