@@ -22,10 +22,12 @@ def numbers(array: pa.Array) -> np.ndarray:
     """float64 of shape (rows,), NaN where missing; booleans are 0 and 1, durations seconds, whatever their unit."""
     if pa.types.is_duration(array.type):
         return numbers(array.cast(pa.int64())) / UNITS[array.type.unit]
-    if array.type != pa.float64():
-        array = array.cast(pa.float64(), safe=False)
     # Not `to_numpy`, which loads pandas: 25 MB and a sixth of a second of each process.
-    values = np.from_dlpack(pc.fill_null(array, np.nan) if array.null_count else array)
+    if array.null_count == 0 and (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+        values = np.from_dlpack(array).astype(np.float64, copy=False)  # a fifth of the time of Arrow's cast
+    else:
+        array = array.cast(pa.float64(), safe=False)
+        values = np.asarray(np.from_dlpack(pc.fill_null(array, np.nan) if array.null_count else array), np.float64)
     if len(values) and values.min() >= -LARGEST and values.max() <= LARGEST:  # as nearly always, and told in no time
         return values
     return np.where(np.abs(values) <= LARGEST, values, np.nan)

@@ -34,6 +34,23 @@ def test_numbers_of_every_type_read_as_float64_with_nan_where_unusable(array: pa
     np.testing.assert_array_equal(read, expected)
 
 
+@given(
+    st.sampled_from(["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32"]),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_a_part_of_a_column_of_any_type_reads_as_arrow_casts_it(
+    kind: str, start: int, rows: int, seed: int, with_null: bool
+) -> None:
+    drawn = np.frombuffer(np.random.default_rng(seed).bytes(16 * 8), np.dtype(kind))[:16]
+    finite = np.nan_to_num(drawn, nan=0, posinf=1, neginf=-1)
+    part = pa.array(finite, mask=np.arange(16) == (3 if with_null else 99)).slice(start, rows)
+    expected = [np.nan if v is None else v for v in part.cast(pa.float64(), safe=False).to_pylist()]
+    np.testing.assert_array_equal(cells.numbers(part), expected)
+
+
 @given(OPTIONAL_FLOATS)
 def test_numbers_are_finite_or_missing_and_their_squares_finite(values: list[float | None]) -> None:
     read = cells.numbers(pa.array(values, pa.float64()))
