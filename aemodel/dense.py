@@ -23,7 +23,7 @@ ROWS = 512
 #: Whether this torch was built with it, and whether it computes in bfloat16 here.
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn
 ONEDNN_BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-#: As the processor names itself; None where this torch does not tell.
+#: As the processor names itself; None where this torch does not tell, which then counts as not Intel's.
 PROCESSOR = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
 #: Whether its products are faster in the gradients of float32, too.
 ONEDNN_BACK = ONEDNN and "Intel" not in str(PROCESSOR)
@@ -114,7 +114,7 @@ def _at_once(x: Tensor, dtype: torch.dtype) -> bool:
     known = x.device.type == "cpu" and x.dtype in INTEGER and x.dim() == 2 and x.numel() > 0
     if dtype is torch.bfloat16:
         return known and ONEDNN_BF16 and torch.get_autocast_dtype("cpu") is dtype
-    return known and ONEDNN
+    return known and ONEDNN and x.dtype is torch.float32
 
 
 class _Dense(torch.autograd.Function):
@@ -206,7 +206,8 @@ def _over_rows(one: Tensor, other: Tensor) -> Tensor:
         return torch.mm(one.t(), other)
     if one.dtype is torch.bfloat16 or one.shape[1] <= other.shape[1]:
         return _product(one.t(), other)
-    return _product(other.t(), one).t()
+    # Lying as the weight does: torch's fused optimisers read both from end to end.
+    return _product(other.t(), one).t().contiguous()
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:

@@ -127,6 +127,7 @@ class Learner(pl.LightningModule):
         strategy.pre_backward(loss)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
+        assert self._weights[0].grad is not None, "nobody has left a gradient"
         strategy.post_backward(loss)
 
     def step(self, loss: LossFunction, batch: Batch, number: int) -> Tensor:

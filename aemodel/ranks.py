@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed import ReduceOp
 
@@ -47,8 +47,9 @@ def strategy(world_size: int, on_one_cpu: bool) -> str | DDPStrategy:
 
 
 def needs_autograd(strategy: Strategy) -> bool:
-    """Whether gradients are averaged as autograd brings them, by DDP's hooks."""
-    return isinstance(strategy, DDPStrategy) and not (isinstance(strategy, InMemory) and strategy.in_memory)
+    """Whether gradients are averaged as autograd brings them, by DDP's hooks: not of one rank, nor in memory."""
+    in_memory = isinstance(strategy, InMemory) and strategy.in_memory
+    return not (in_memory or isinstance(strategy, SingleDeviceStrategy))
 
 
 class InMemory(DDPStrategy):

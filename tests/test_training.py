@@ -14,6 +14,7 @@ import torch
 
 from aemodel.arithmetic import Arithmetic
 from aemodel.config import Job, ModelJob, TrainingJob
+from aemodel.dense import ONEDNN
 from aemodel.errors import TrainingDiverged, TrainingError
 from aemodel.learner import Learner
 from aemodel.loader import BURST_STEPS, EncodedRowGroups, HeldOutLoader, OnHost, TrainingLoader
@@ -89,7 +90,7 @@ def test_steps_leave_to_autograd_what_hooks_wait_for(
     job = mixed_job.model_copy(update={"model": ModelJob(preset="plain", latent_dim=4, hidden=[8])})
     result, _ = _fit(tmp_path, mixed_prepared, mixed_snapshot, job, epochs=3)
     assert len(taken) == result.steps and result.best_loss < result.first_loss
-    assert {loss.requires_grad for loss in taken} == {hooked}
+    assert {loss.requires_grad for loss in taken} == {hooked or not ONEDNN}
 
 
 def test_a_run_that_goes_on_computes_as_it_did_before(

@@ -40,7 +40,8 @@ class SwapNoise(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         rows, device = len(batch.values), batch.values.device
         share = torch.rand(rows, 1, device=device) * 2 * self.level
-        swapped = _bits(rows, self.num_cells, device) < (share * 2**16 - 2**15).clamp_(max=2**15 - 1).to(torch.int16)
+        below = (share * 2**16 - 2**15).floor_().clamp_(max=2**15 - 1).to(torch.int16)
+        swapped = _bits(rows, self.num_cells, device) < below
         shift = torch.randint(rows, (self.num_cells,), device=device)
         of_value, first_code = self.cell_of_value, self.num_cells - batch.codes.shape[1]
         of_values = swapped[:, : len(of_value)] if self.value_is_cell else swapped[:, of_value]
@@ -51,7 +52,7 @@ class SwapNoise(nn.Module):
 
 def _swapped(cells: Tensor, swapped: Tensor, shift: Tensor) -> Tensor:
     """`cells` (rows, columns) with those that are `swapped` taken from as many rows further down as `shift` (columns,)
-    says, around the end. Few are, so only they are touched."""
+    says, around the end."""
     rows, columns = cells.shape
     if columns == 0:
         return cells
