@@ -25,8 +25,8 @@ from aemodel.bundle import Bundle
 from aemodel.config import DatasetJob, Job, ModelJob, TrainingJob
 from aemodel.errors import SchemaError, SnapshotError, redacted, shown
 from aemodel.files import read_state, whole_folder, write_json
+from aemodel.gather import EncodedRowGroups
 from aemodel.layout import EncodedRows
-from aemodel.loader import EncodedRowGroups
 from aemodel.model import PrincipalAxes
 from aemodel.plan import TrainingGroup
 from aemodel.reservoir import Reservoir

@@ -26,11 +26,12 @@ from aemodel.config import Job
 from aemodel.errors import AemodelError
 from aemodel.files import read_state, write_json
 from aemodel.frame import Frame
+from aemodel.gather import EncodedRowGroups, gather_on
 from aemodel.kept import Kept
 from aemodel.launch import die_with_parent
 from aemodel.layout import EncodedRows
 from aemodel.learner import Learner, Teacher
-from aemodel.loader import EncodedRowGroups, HeldOutLoader, TrainingLoader, gather_on
+from aemodel.loader import HeldOutLoader, TrainingLoader
 from aemodel.model import Autoencoder, Batch, build, reconstruct
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared

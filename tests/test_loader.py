@@ -3,94 +3,27 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemodel import snapshot
 from aemodel.config import Job
 from aemodel.errors import SnapshotChanged, TrainingError
-from aemodel.layout import EncodedRows, Layout
-from aemodel.loader import (
-    BURST_BYTES,
-    BURST_ROWS,
-    BURST_STEPS,
-    DEVICE_SHARE,
-    EncodedRowGroups,
-    HeldOutLoader,
-    OnDevice,
-    OnHost,
-    TrainingLoader,
-    burst_steps,
-    gather_on,
-)
+from aemodel.gather import EncodedRowGroups, OnDevice, OnHost
+from aemodel.layout import EncodedRows
+from aemodel.loader import BURST_BYTES, BURST_ROWS, BURST_STEPS, HeldOutLoader, TrainingLoader, burst_steps
 from aemodel.model import Batch
-from aemodel.plan import WINDOW_ROWS, Extent, Plan, TrainingGroup, Window, plan_for
+from aemodel.plan import WINDOW_ROWS, Plan, TrainingGroup, Window, plan_for
 from aemodel.prepared import Prepared, prepare, table_schema
 from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot
 from tests import tables
-
-
-class SmallWindows(Plan):
-    """A plan for little memory, so that a small epoch has several windows."""
-
-    def windows(self, epoch: int, rank: int, window_rows: int = 64) -> list[Window]:
-        return super().windows(epoch, rank, window_rows)
-
-
-GROUPS = tuple(TrainingGroup(i // 2, i % 2, rows) for i, rows in enumerate([70, 13, 0, 90, 41]))
-
-
-def small(world_size: int = 1, batch_size: int = 16, seed: int = 0) -> SmallWindows:
-    plan = plan_for(GROUPS, world_size, batch_size, seed)
-    return SmallWindows(plan.groups, plan.world_size, plan.batch_size, plan.seed)
-
-
-def named_rows(group: TrainingGroup) -> EncodedRows:
-    """Rows whose values say where they come from."""
-    place = [[group.fragment, group.row_group, i] for i in range(group.rows)]
-    return EncodedRows(np.array(place, np.float32), np.zeros((group.rows, 0), np.int32))
-
-
-def test_a_window_is_complete_where_no_group_of_it_lacks_a_value_which_is_looked_for_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    looked = list[int]()
-    known = np.isnan
-    monkeypatch.setattr("aemodel.loader.np.isnan", lambda values: looked.append(len(values)) or known(values))
-
-    def read(group: TrainingGroup) -> EncodedRows:
-        rows = named_rows(group)
-        rows.values[-1:, 1] = np.nan if group.row_group else 0
-        return rows
-
-    whole, lacking = GROUPS[0], GROUPS[1]
-    gather = OnHost(read)
-    windows = [
-        Window(tuple(Extent(group, 0, group.rows) for group in groups), 1, (0,))
-        for groups in ((whole,), (whole, lacking), (lacking,), (whole,))
-    ]
-    assert [gather(window).complete for window in windows] == [True, False, False, True]
-    assert looked == [whole.rows, lacking.rows]
-
-
-def places(batches: list[Batch]) -> list[tuple[float, ...]]:
-    return [tuple(row) for batch in batches for row in batch.values.tolist()]
-
-
-def equal(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(
-        torch.equal(x.values.nan_to_num(99), y.values.nan_to_num(99)) and torch.equal(x.codes, y.codes)
-        for x, y in zip(a, b, strict=True)
-    )
+from tests.plans import GROUPS, SmallWindows, equal, named_rows, places, small
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -222,31 +155,6 @@ def test_a_state_of_another_format_is_refused(altered: dict[str, Any]) -> None:
     assert loader.step == 0
 
 
-def test_a_real_row_group_is_its_training_rows_encoded(mixed_snapshot: Snapshot, mixed_prepared: Prepared) -> None:
-    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
-    assert mixed_prepared.num_training + mixed_prepared.num_held_out == mixed_snapshot.num_rows
-    for group in mixed_prepared.groups:
-        (batch,) = mixed_snapshot.read(group.fragment, group.row_group, mixed_snapshot.schema.names)
-        training = batch.take(np.flatnonzero(~mixed_prepared.split.held_out(batch)))
-        expected = mixed_prepared.transform.apply(training)
-        assert len(read(group)) == group.rows
-        np.testing.assert_array_equal(read(group).values, expected.values)
-        np.testing.assert_array_equal(read(group).codes, expected.codes)
-
-
-def test_a_row_group_that_is_read_in_parts_is_encoded_the_same(
-    mixed_snapshot: Snapshot, mixed_prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform)
-    group = max(mixed_prepared.groups, key=lambda g: g.rows)
-    whole = read.decoded(group)
-    monkeypatch.setattr(snapshot, "BATCH_ROWS", 5)
-    parts = read.decoded(group)
-    np.testing.assert_array_equal(parts.values, whole.values)
-    np.testing.assert_array_equal(parts.codes, whole.codes)
-    assert parts.nulled == whole.nulled and any(whole.nulled)
-
-
 def test_the_rows_are_the_same_with_a_cache_that_holds_none_some_or_all(
     tmp_path: Path, mixed_snapshot: Snapshot, mixed_prepared: Prepared
 ) -> None:
@@ -315,26 +223,6 @@ def test_windows_follow_one_another_in_the_same_memory(mixed_snapshot: Snapshot,
         assert len(gather.rooms) == rooms < len(plan.windows(0, 0))
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
-def test_a_thread_that_reads_starts_no_others() -> None:
-    def threads() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
-
-    most = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        torch.ones(1_000_000).add_(1)  # those of the steps
-        group = TrainingGroup(0, 0, 100_000)
-        window = Window((Extent(group, 0, 60_000), Extent(group, 60_000, 100_000)), 1, (0,))
-        with ThreadPoolExecutor(1) as reader:
-            reader.submit(int).result()
-            before = threads()
-            reader.submit(OnHost(named_rows), window).result()
-            assert threads() == before
-    finally:
-        torch.set_num_threads(most)
-
-
 def test_a_loader_that_is_closed_holds_no_rows() -> None:
     gathered: list[weakref.ref[torch.Tensor]] = []
 
@@ -348,21 +236,6 @@ def test_a_loader_that_is_closed_holds_no_rows() -> None:
     list(loader)
     loader.close()
     assert gathered and not any(rows() is not None for rows in gathered)
-
-
-def test_a_row_group_that_is_kept_is_not_decoded_again_by_any_rank(
-    tmp_path: Path, mixed_snapshot: Snapshot, mixed_prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def reader() -> EncodedRowGroups:
-        cache = RowCache(tmp_path, mixed_prepared.transform.layout, 2**30)
-        return EncodedRowGroups(mixed_snapshot, mixed_prepared.split, mixed_prepared.transform, cache)
-
-    first = [reader()(g) for g in mixed_prepared.groups]
-    monkeypatch.setattr(Snapshot, "read", None)  # whoever decodes fails
-    for group, rows in zip(mixed_prepared.groups, first, strict=True):
-        again = reader()(group)
-        np.testing.assert_array_equal(again.values, rows.values)
-        np.testing.assert_array_equal(again.codes, rows.codes)
 
 
 def test_rows_that_a_device_holds_are_gathered_like_those_in_memory(
@@ -385,19 +258,6 @@ def test_a_device_reads_each_row_group_once() -> None:
     for _ in range(3):
         list(loader)
     assert len(asked) == len(set(asked)) == sum(g.rows > 0 for g in GROUPS)
-
-
-@pytest.mark.parametrize(("free", "kind"), [(214 * 12 / DEVICE_SHARE, OnDevice), (214 * 12 / DEVICE_SHARE - 8, OnHost)])
-def test_a_device_holds_the_rows_where_its_memory_does(
-    free: float, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free), 0))
-    assert small().num_rows == 214
-    assert isinstance(gather_on(torch.device("cuda", 0), small(), named_rows, 12), kind)
-    assert isinstance(gather_on(torch.device("cpu"), small(), named_rows, 12), OnHost)
-    cache = RowCache(tmp_path, Layout((), 1, 0, 1, np.zeros(1), np.ones(1)), 0)
-    kept = gather_on(torch.device("cpu"), small(), named_rows, 12, cache)
-    assert isinstance(kept, OnHost) and kept.cache is cache
 
 
 def test_a_file_that_changes_during_an_epoch_ends_it_with_its_name(tmp_path: Path, mixed_job: Job) -> None:

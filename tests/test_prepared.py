@@ -8,8 +8,8 @@ import pytest
 
 from aemodel.config import DatasetJob, Job
 from aemodel.errors import JobError, SchemaError, SnapshotError
+from aemodel.gather import EncodedRowGroups
 from aemodel.job_file import parse_job
-from aemodel.loader import EncodedRowGroups
 from aemodel.prepared import Prepared, choose_split, prepare, table_schema
 from aemodel.row_cache import RowCache
 from aemodel.snapshot import Snapshot, open_snapshot

@@ -16,8 +16,9 @@ from aemodel.arithmetic import Arithmetic
 from aemodel.config import Job, ModelJob, TrainingJob
 from aemodel.dense import ONEDNN
 from aemodel.errors import TrainingDiverged, TrainingError
+from aemodel.gather import EncodedRowGroups, OnHost
 from aemodel.learner import Learner
-from aemodel.loader import BURST_STEPS, EncodedRowGroups, HeldOutLoader, OnHost, TrainingLoader
+from aemodel.loader import BURST_STEPS, HeldOutLoader, TrainingLoader
 from aemodel.model import Batch, build
 from aemodel.plan import plan_for
 from aemodel.prepared import Prepared

@@ -41,7 +41,7 @@ def prepare(job: str, folder: str) -> Figures:
 def one_pass(job: str, name: str) -> Figures:
     """One of the passes that preparing makes over the rows, in a process that has made the ones before it."""
     from aemodel import prepared
-    from aemodel.loader import EncodedRowGroups
+    from aemodel.gather import EncodedRowGroups
     from aemodel.snapshot import open_snapshot
     from aemodel.split import split_for
     from aemodel.transform import fit
