@@ -61,6 +61,8 @@ class Linear(nn.Module):
         self.num_levels = sum(b.levels[1] - b.levels[0] for b in layout.categorical)
         offset = torch.tensor(-layout.center * layout.scale, dtype=torch.float32)
         self.register_buffer("offset", offset, persistent=False)
+        #: Whether the encoded values are the linear space already, as those of standardised numbers are.
+        self.is_identity = not layout.center.any() and bool((layout.scale == 1).all())
         self.register_buffer("scale", torch.tensor(layout.scale, dtype=torch.float32), persistent=False)
         flagged = torch.tensor([b.values[0] for b in layout.flags], dtype=torch.long)
         self.register_buffer("flag_values", flagged, persistent=False)
@@ -78,7 +80,8 @@ class Linear(nn.Module):
         return batch.values.masked_fill(missing, 0.0), flags
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """x (rows, width) and the observed mask (rows, num_values), False where a value is missing; None if none is."""
+        """x (rows, width) and the observed mask (rows, num_values), False where a value is missing; None if none is.
+        `x` may be the batch's own values: it is not to be changed."""
         values, flags = self.raw(batch)
         parts = [values, flags] if len(self.flag_values) else [values]
         if self.num_levels:
@@ -86,7 +89,7 @@ class Linear(nn.Module):
             one_hot = values.new_zeros(len(values), self.num_levels)
             parts.append(one_hot.scatter_(1, codes, 1.0))
         raw = torch.cat(parts, dim=1) if len(parts) > 1 else values
-        x = (raw * self.scale).add_(self.offset)  # as addcmul, which takes twice as long
+        x = raw if self.is_identity else (raw * self.scale).add_(self.offset)  # as addcmul, which takes twice as long
         if batch.complete:
             return x, None
         observed = ~batch.values.isnan()

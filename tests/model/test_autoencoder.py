@@ -166,6 +166,21 @@ def test_the_linear_space_holds_values_flags_and_one_level_a_categorical() -> No
     assert (x[:, : layout.num_values][~observed] == 0).all()
 
 
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(("offset", "factor"), [(0.0, 1.0), (0.5, 1.0), (0.0, 2.0)])
+def test_values_that_lie_as_the_linear_space_does_are_taken_as_they_are(
+    offset: float, factor: float, complete: bool
+) -> None:
+    layout = Layout((), 2, 0, 2, np.array([0.0, offset]), np.array([1.0, factor]))
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0 if complete else torch.nan]])
+    x, _ = Linear(layout)(Batch(values, torch.zeros(2, 0, dtype=torch.int32), complete))
+    expected = (values - torch.tensor([0.0, offset])) * torch.tensor([1.0, factor])
+    assert torch.equal(x, expected.nan_to_num())
+    identity = complete and (offset, factor) == (0.0, 1.0)
+    assert (x.data_ptr() == values.data_ptr()) is identity
+    assert bool(values.isnan().any()) is not complete, "the batch is as it was"
+
+
 def test_a_level_without_a_dimension_counts_as_other_in_the_linear_space() -> None:
     layout = TRANSFORMS["quantile"].layout
     block = layout.categorical[0]
