@@ -45,6 +45,10 @@ class Journal(Callback):
         self._losses: list[Tensor] = []
         self._began = self._told = 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.global_step:
+            self._write("resumed", trainer)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began, self._losses = time.perf_counter(), []
 

@@ -139,6 +139,8 @@ def _metrics(event: dict[str, Any]) -> list[tuple[str, float, int]]:
 def _tell(events: list[dict[str, Any]]) -> None:
     """One line for the last epoch and one for the last look at the held-out rows, however many passed meanwhile."""
     last = {event["event"]: event for event in events}
+    if event := last.get("resumed"):
+        log.info("training goes on from step %d of %d", event["step"], event["total_steps"], extra={"event": event})
     if event := last.get("epoch"):
         speed = f", {event['rows_per_second']:,.0f} rows/s" if "rows_per_second" in event else ""
         text = "epoch %d: step %d of %d, loss %.4f%s"

@@ -94,6 +94,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_result(
     later = [e for e in steps if e["event"] == "epoch" and e["step"] > killed_at]
     first_again = next(i for i, e in enumerate(steps) if e["step"] >= killed_at and e["event"] == "epoch")
     assert later and steps[first_again]["step"] >= 5 * 22, "the run began anew instead of going on"
+    (told,) = [e["step"] for e in steps if e["event"] == "resumed"]
+    assert 0 < told <= steps[first_again]["step"]
+    assert f"training goes on from step {told} of {steps[0]['total_steps']}" in resumed.errors
     assert resumed.json["r2"] == pytest.approx(uninterrupted, abs=1e-4)
 
 

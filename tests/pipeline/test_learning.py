@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def test_what_the_ranks_say_goes_to_mlflow_by_step(copy: House, job: Job, monkey
     assert [(m.step, m.value) for m in told["train_loss"]] == [(3, 0.5), (6, 0.25)]
     assert [(m.step, m.value) for m in told["held_out_loss"]] == [(3, 0.4)] and len(told["rows_per_second"]) == 2
     assert registry.client.get_run(run).data.params["training.seed"] == "1"
+
+
+def test_a_training_that_goes_on_says_from_where(
+    copy: House, job: Job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ranks(folder: Path, devices: int, on_events: Callable[[list[dict[str, Any]]], None]) -> None:
+        on_events([{"event": "resumed", "epoch": 1, "step": 3, "total_steps": 6}])
+        write_json(folder / "result.json", {"rows_per_second_first": 1.0, "rows_per_second": 2.0})
+
+    monkeypatch.setattr(launch, "train", ranks)
+    other = _changed(job, "training", seed=2)
+    with caplog.at_level(logging.INFO, "aemodel"):
+        train(prepare_run(other, copy.work), other, copy.work)
+    assert "training goes on from step 3 of 6" in caplog.messages
 
 
 def test_a_training_that_fails_is_a_failed_run_in_mlflow(
