@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aemodel.frame import Frame
 from aemodel.layout import Layout
 from aemodel.model.batch import Batch, Linear
-from aemodel.model.squared_error import mean_squared_error, squared_error
+from aemodel.model.squared_error import difference, mean_squared_error, squared_error
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,7 @@ class Autoencoder(nn.Module, ABC):
 
     def decoded_errors(self, z: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
         """Squared error by source column (rows, columns) of what latents z are decoded to, where x is observed."""
-        squared = (self.decode(z).float() - x).square_()
-        if observed is not None:
-            squared[:, : observed.shape[1]] *= observed
+        squared = difference(self.decode(z), x, observed).square_()
         if self.num_columns == squared.shape[1]:  # each is a number
             return squared
         return squared.new_zeros(len(x), self.num_columns).index_add_(1, self.column_of, squared)

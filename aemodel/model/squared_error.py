@@ -11,11 +11,7 @@ from torch import Tensor
 def squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
     """(rows, width), float32. A missing value, where `observed` (rows, the first dimensions) is False, has nothing to
     be compared with."""
-    missed = reconstruction.float() - x
-    if observed is not None:
-        known = observed.shape[1]
-        missed = torch.cat([missed[:, :known] * observed, missed[:, known:]], dim=1)
-    return missed.square()
+    return difference(reconstruction, x, observed).square()
 
 
 def mean_squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | None = None) -> Tensor:
@@ -27,7 +23,7 @@ def mean_squared_error(reconstruction: Tensor, x: Tensor, observed: Tensor | Non
 
 
 def difference(reconstruction: Tensor, x: Tensor, observed: Tensor | None) -> Tensor:
-    """(rows, width), float32, new: nothing where a value is missing. Not for autograd."""
+    """(rows, width), float32, new: nothing where a value is missing."""
     exact = reconstruction.dtype is torch.float32
     missed = reconstruction - x if exact else reconstruction.float().sub_(x)
     if observed is not None:
